@@ -1,0 +1,480 @@
+"""The verbs of nbpar as plain functions on the notebook's own pool.
+
+Owns that pool: it is made at the first call (or by `%load_ext nbpar`), stays warm between cells, and is replaced by
+`configure`. Inside a worker the same functions run serially, in the worker. Called by users and by :mod:`nbpar.notebook`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from nbpar.backends.surroundings import ModuleWatch
+from nbpar.errors import OptionsError
+from nbpar.future import TaskFuture
+from nbpar.job import Job
+from nbpar.options import OnError, PoolOptions, Serializer, StartMethod, default_start_method
+from nbpar.pool import WorkerPool, jobs
+from nbpar.wire.shared import Shared
+from nbpar.worker.context import CurrentTask, PerWorker, current_context, current_task, track
+
+__all__ = [
+    "CurrentTask",
+    "configure",
+    "current_task",
+    "default_pool",
+    "imap",
+    "jobs",
+    "map",
+    "map_async",
+    "per_worker",
+    "share",
+    "shutdown",
+    "starmap",
+    "submit",
+    "track",
+]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_lock = threading.RLock()  # guards the three below
+_pool: WorkerPool | None = None
+_settings: dict[str, Any] = {}
+_watch: ModuleWatch | None = None
+
+
+def default_pool() -> WorkerPool:
+    """The notebook's pool; made when it is first asked for.
+
+    Returns
+    -------
+    WorkerPool
+        Inside a worker a serial one, so that a map in a task does not start processes of its own.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(start_method="serial")
+    >>> nbpar.default_pool().n_workers
+    1
+    """
+    global _pool, _watch
+    context = current_context()
+    if context is not None:
+        nested: WorkerPool | None = getattr(context, "nested", None)
+        if nested is None:
+            nested = context.nested = WorkerPool(start_method="serial")
+        return nested
+    with _lock:
+        if _pool is None:
+            _pool = WorkerPool(**_settings)
+            _watch = ModuleWatch()
+            _watch.changed()
+        elif _watch is not None and (changed := _watch.changed()):
+            _pool.renew(f"{', '.join(sorted(changed))} changed: the workers were restarted with the new code.")
+        return _pool
+
+
+def configure(
+    *,
+    n_workers: int | None = None,
+    start_method: StartMethod | None = None,
+    worker_init: Callable[[], Any] | None = None,
+    worker_exit: Callable[[], Any] | None = None,
+    tasks_per_worker: int | None = None,
+    cpu_ids: Sequence[int | Sequence[int]] | None = None,
+    threads_per_worker: int | Literal["auto"] = "auto",
+    serializer: Serializer = "auto",
+    env: Mapping[str, str] | None = None,
+    idle_timeout: float | None = None,
+) -> None:
+    """Set the options of the notebook's pool; what is not given gets its default.
+
+    Takes the options of :class:`nbpar.WorkerPool`. A pool that exists is ended once its jobs have; the next call makes
+    the new one.
+
+    Raises
+    ------
+    OptionsError
+        When an option is not allowed; then nothing changes.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> nbpar.map(str.upper, "ab")
+    ['A', 'B']
+    >>> nbpar.configure(n_workers=0)
+    Traceback (most recent call last):
+    ...
+    nbpar.errors.OptionsError: n_workers=0 is not allowed; allowed: a whole number, 1 or more, or None (the CPUs this \
+process may use)
+    """
+    settings = {
+        "n_workers": n_workers,
+        "start_method": default_start_method() if start_method is None else start_method,
+        "worker_init": worker_init,
+        "worker_exit": worker_exit,
+        "tasks_per_worker": tasks_per_worker,
+        "cpu_ids": cpu_ids,
+        "threads_per_worker": threads_per_worker,
+        "serializer": serializer,
+        "env": env,
+        "idle_timeout": idle_timeout,
+    }
+    PoolOptions(**settings)  # checked before anything changes
+    global _settings
+    with _lock:
+        _settings = settings
+        _drop_pool(wait=False, cancel=False)
+
+
+def shutdown(wait: bool = True, *, cancel: bool = False) -> None:
+    """End the notebook's pool; the next call makes another one.
+
+    Parameters
+    ----------
+    wait : bool
+        Return when its jobs have ended and nothing is left of its workers.
+    cancel : bool
+        Cancel its jobs instead of letting them end.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.shutdown()
+    """
+    with _lock:
+        _drop_pool(wait=wait, cancel=cancel)
+
+
+def _drop_pool(*, wait: bool, cancel: bool) -> None:
+    global _pool
+    if _pool is not None:
+        _pool.shutdown(wait=wait, cancel=cancel)
+        _pool = None
+
+
+def _forget_after_fork() -> None:
+    global _pool, _lock
+    _pool = None  # its thread and its sockets belong to the parent
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def map(
+    function: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+    name: str | None = None,
+    max_in_flight: int | None = None,
+) -> list[R]:
+    """Call ``function(item)`` for each item on all cores and return the results in order.
+
+    Parameters
+    ----------
+    function : callable
+        Any function the notebook has: a lambda, a closure, one defined two cells ago.
+    *iterables : iterable
+        The items. Each is passed as it is: a tuple, a dict, an array is one argument. Several iterables are gone
+        through side by side, as in ``builtins.map``.
+    chunk_size : int, optional
+        Tasks that travel together; chosen while the job runs by default.
+    timeout : float, optional
+        Seconds that one task may run; then it is stopped and fails with :class:`~nbpar.errors.TaskTimeoutError`.
+    retries : int
+        How often a failed task is run again.
+    on_error : {"raise", "return", "skip"}
+        Raise the first task's exception and stop; or go on and have a :class:`~nbpar.errors.TaskError` in the
+        failed item's place; or leave failed items out.
+    seed : int, optional
+        Makes ``nbpar.current_task().rng``, `random` and `numpy.random` in each task depend on this and on the item's
+        index only.
+    progress : bool, optional
+        Whether to show the job; by default in a notebook and in a terminal, once it has taken 0.3 s.
+    name : str, optional
+        What the dashboard calls the job.
+    max_in_flight : int, optional
+        Tasks handed out and not finished, at most.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+
+    Raises
+    ------
+    OptionsError
+        When an option is not allowed; it names the option, the value and what is allowed.
+    SerializationError
+        When the function, an item or a result cannot travel; it names the object and the path to it.
+    Exception
+        What the first failed task raised, of its own type, with a note that names the item.
+    JobInterrupt
+        On Ctrl-C or the stop button; ``nbpar.jobs()[-1].results`` has what had finished.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> nbpar.map(lambda x: x * x, range(5))
+    [0, 1, 4, 9, 16]
+    >>> nbpar.map(pow, [2, 3], [5, 2])
+    [32, 9]
+    >>> nbpar.map(lambda x: 1 // x, [1, 0, 2], on_error="skip")
+    [1, 0]
+    """
+    __tracebackhide__ = True
+    return default_pool().map(
+        function,
+        *iterables,
+        chunk_size=chunk_size,
+        timeout=timeout,
+        retries=retries,
+        on_error=on_error,
+        seed=seed,
+        progress=progress,
+        name=name,
+        max_in_flight=max_in_flight,
+    )
+
+
+def starmap(
+    function: Callable[..., R],
+    /,
+    iterable: Iterable[Iterable[Any]],
+    *,
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+    name: str | None = None,
+    max_in_flight: int | None = None,
+) -> list[R]:
+    """Call ``function(*item)`` for each item on all cores and return the results in order.
+
+    Takes the options of :func:`nbpar.map` and raises what it raises.
+
+    Parameters
+    ----------
+    function : callable
+        Called with each item unpacked.
+    iterable : iterable of iterable
+        The items, each a sequence of arguments.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> nbpar.starmap(pow, [(2, 5), (3, 2)])
+    [32, 9]
+    """
+    __tracebackhide__ = True
+    return default_pool().starmap(
+        function,
+        iterable,
+        chunk_size=chunk_size,
+        timeout=timeout,
+        retries=retries,
+        on_error=on_error,
+        seed=seed,
+        progress=progress,
+        name=name,
+        max_in_flight=max_in_flight,
+    )
+
+
+def imap(
+    function: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    ordered: bool = True,
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+    name: str | None = None,
+    max_in_flight: int | None = None,
+) -> Iterator[R]:
+    """Give results out one by one, while the input is read a bounded way ahead.
+
+    Takes the options of :func:`nbpar.map` and raises what it raises, at the item's turn.
+
+    Parameters
+    ----------
+    function : callable
+        Called with each item.
+    *iterables : iterable
+        The items; may be without end. They are read in the thread that takes the results.
+    ordered : bool
+        Give results in the order of the items, or as they finish.
+    max_in_flight : int, optional
+        Items read and not given out yet, at most; by default four chunks for each worker.
+
+    Yields
+    ------
+    object
+        Results. Leaving the loop cancels the rest.
+
+    Examples
+    --------
+    >>> import itertools, nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> for square in nbpar.imap(lambda x: x * x, itertools.count()):
+    ...     if square > 20:
+    ...         break
+    >>> square
+    25
+    """
+    return default_pool().imap(
+        function,
+        *iterables,
+        ordered=ordered,
+        chunk_size=chunk_size,
+        timeout=timeout,
+        retries=retries,
+        on_error=on_error,
+        seed=seed,
+        progress=progress,
+        name=name,
+        max_in_flight=max_in_flight,
+    )
+
+
+def map_async(
+    function: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    chunk_size: int | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+    name: str | None = None,
+    max_in_flight: int | None = None,
+) -> Job[R]:
+    """Begin a map and return at once: the cell ends, the dashboard lives on.
+
+    Takes the options of :func:`nbpar.map`.
+
+    Returns
+    -------
+    Job
+        Its ``result()`` waits and returns the list, or raises what :func:`nbpar.map` raises; ``await job`` does the same.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> job = nbpar.map_async(abs, [-1, -2])
+    >>> job.result()
+    [1, 2]
+    """
+    return default_pool().map_async(
+        function,
+        *iterables,
+        chunk_size=chunk_size,
+        timeout=timeout,
+        retries=retries,
+        on_error=on_error,
+        seed=seed,
+        progress=progress,
+        name=name,
+        max_in_flight=max_in_flight,
+    )
+
+
+def submit(function: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFuture[R]:
+    """Call ``function(*args, **kwargs)`` in a worker.
+
+    Returns
+    -------
+    TaskFuture
+        A :class:`concurrent.futures.Future` that can be awaited as well; cancelling it stops the task.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> nbpar.submit(int, "ff", base=16).result()
+    255
+    """
+    return default_pool().submit(function, *args, **kwargs)
+
+
+def share(obj: T) -> Shared[T]:
+    """Put an object into shared memory once, for all workers.
+
+    Parameters
+    ----------
+    obj : object
+        Anything that can be pickled; arrays, frames and models gain, since their buffers are mapped, not copied.
+
+    Returns
+    -------
+    Shared
+        A handle; ``.value`` is the object. As an argument of a task it arrives unwrapped. Workers may write to it: what
+        they write stays their own.
+
+    Raises
+    ------
+    SerializationError
+        When the object cannot be pickled; it names the part and the path to it.
+
+    Examples
+    --------
+    >>> import nbpar, numpy as np
+    >>> nbpar.configure(n_workers=2, start_method="threads")
+    >>> big = nbpar.share(np.arange(1_000_000))
+    >>> nbpar.map(lambda i: int(big.value[i]), [0, 10])
+    [0, 10]
+    """
+    return Shared(obj)
+
+
+def per_worker(factory: Callable[[], T]) -> PerWorker[T]:
+    """Build something once in each worker, on first use: a model, a connection, a cache.
+
+    Parameters
+    ----------
+    factory : callable
+        Called without arguments.
+
+    Returns
+    -------
+    PerWorker
+        Call it inside a task for the object.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> nbpar.configure(n_workers=1, start_method="threads")
+    >>> seen = nbpar.per_worker(list)
+    >>> nbpar.map(lambda x: seen().append(x) or len(seen()), "abc")
+    [1, 2, 3]
+    """
+    if not callable(factory):
+        raise OptionsError("factory", factory, "a function without arguments")
+    return PerWorker(factory)

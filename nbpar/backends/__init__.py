@@ -1,0 +1,1 @@
+"""How workers exist: processes, threads, or not at all (serial), behind one Protocol in :mod:`nbpar.backends.base`."""

@@ -1,0 +1,308 @@
+"""The contracts between a job, its backend and the backend's workers.
+
+:class:`Backend` is what :class:`nbpar.pool.WorkerPool` talks to, :class:`JobSink` is what a backend tells of a job (a
+:class:`nbpar.job.Job` is one), and :class:`Workers` is what the dispatcher drives: processes or threads.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
+from nbpar.engine.instructions import Chunk
+from nbpar.engine.scheduler import Running
+from nbpar.engine.state import Activity
+from nbpar.errors import TaskError
+from nbpar.options import JobOptions
+
+__all__ = [
+    "Backend",
+    "Gone",
+    "ItemSource",
+    "JobSink",
+    "JobSpec",
+    "Listed",
+    "NoJob",
+    "NotReady",
+    "Printed",
+    "Ready",
+    "StateEvent",
+    "Streamed",
+    "TasksEnded",
+    "WorkerEvent",
+    "Workers",
+    "short_repr",
+    "task_error",
+]
+
+StateEvent = ChunkDone | Failure | Note | WorkerStarted | WorkerEnded
+
+
+# --- a job, as a backend sees it --------------------------------------------------------------------------------------
+
+
+class ItemSource(Protocol):
+    """Where the items of a job come from; the dispatcher's thread takes them."""
+
+    def take(self, start: int, stop: int) -> Sequence[Any]:
+        """Items ``start`` to ``stop - 1``."""
+
+    def drop(self, start: int, stop: int) -> None:
+        """These items are not needed again."""
+
+
+class Listed:
+    """Items that are all there: a list, a range, an array; slices of it travel as they are."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def take(self, start: int, stop: int) -> Sequence[Any]:
+        """A slice of the input."""
+        return self._items[start:stop]
+
+    def drop(self, start: int, stop: int) -> None:
+        """The input is the user's: nothing to do."""
+
+
+class Streamed:
+    """Items that come one by one; held until their tasks have ended.
+
+    The consumer's thread adds, the dispatcher's takes and drops: single dict operations, so nothing is locked. Bounded
+    by the consumer, which adds no more than its window (:meth:`nbpar.job.Job.stream`).
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[int, Any] = {}
+        self.n_added = 0
+
+    def add(self, item: Any) -> None:
+        """One more item."""
+        self._items[self.n_added] = item
+        self.n_added += 1
+
+    def take(self, start: int, stop: int) -> Sequence[Any]:
+        """Items by index."""
+        return [self._items[index] for index in range(start, stop)]
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget items."""
+        for index in range(start, stop):
+            self._items.pop(index, None)
+
+
+class JobSink(Protocol):
+    """What a backend tells of a job. Called by one thread at a time; must not block."""
+
+    def apply(self, event: StateEvent) -> None:
+        """Something happened that a snapshot shows."""
+
+    def write(self, line: OutputLine) -> None:
+        """A task wrote a line."""
+
+    def completed(self, start: int, values: Sequence[Any]) -> None:
+        """Tasks from `start` on ended with these values."""
+
+    def failed(self, error: TaskError) -> None:
+        """A task failed for good."""
+
+    def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
+        """The job is over; nothing follows. `error` ended it, unless a task's own failure did."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobSpec:
+    """One map call, ready to be run."""
+
+    job_id: int
+    function: Callable[..., Any]
+    star: bool
+    source: ItemSource
+    n_available: int
+    closed: bool
+    options: JobOptions
+    seed: int
+    sink: JobSink
+
+
+class Backend(Protocol):
+    """How workers exist. Every method may be called from any thread unless it says otherwise."""
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether `pause` holds a job."""
+
+    def submit(self, job: JobSpec) -> None:
+        """Begin a job. Pickles its function in the caller's thread, so that an error is the caller's, at once."""
+
+    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
+        """More items of a streamed job are there."""
+
+    def cancel(self, job_id: int) -> None:
+        """Stop a job; it ends as cancelled within moments."""
+
+    def pause(self, job_id: int, *, paused: bool) -> None:
+        """Hold a job or let it go on."""
+
+    def chunk_size(self, job_id: int) -> int:
+        """Tasks that travel together at the moment: what a reader ahead should keep ready."""
+
+    def activities(self, job_id: int) -> Mapping[int, Activity]:
+        """What each worker does for a job now."""
+
+    def pids(self) -> Mapping[int, int]:
+        """Process id of each worker that is up, by worker_id."""
+
+    def warm(self) -> None:
+        """Start workers ahead of the first job; returns at once."""
+
+    def recycle(self, reason: str) -> None:
+        """Replace all workers as they get free."""
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """End: let jobs finish or cancel them, then end the workers. Afterwards nothing of the backend is left."""
+
+
+# --- workers, as the dispatcher sees them -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker takes chunks from now on."""
+
+    worker_id: int
+    pid: int
+    begin_s: float
+    ready_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """`worker_init` raised in a worker."""
+
+    worker_id: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A worker has ended. `last_words` is what it wrote to its descriptors last."""
+
+    worker_id: int
+    pid: int
+    exit_code: int | None
+    running: Running | None
+    last_words: str = ""
+    start_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksEnded:
+    """Tasks `first` to ``first + n_ended - 1`` of a chunk ended."""
+
+    worker_id: int
+    chunk_id: int
+    first: int
+    n_ended: int
+    final: bool
+    begin_s: float
+    end_s: float
+    values: Sequence[Any] = ()
+    failures: Sequence[tuple[int, BaseException, str]] = ()  # index, exception, traceback as text
+    n_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NoJob:
+    """A worker could not rebuild a job's function."""
+
+    worker_id: int
+    job_id: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A task (index None: none was running) wrote whole lines."""
+
+    worker_id: int
+    index: int | None
+    stream: Literal["stdout", "stderr"]
+    lines: list[str] = field(default_factory=list)
+
+
+WorkerEvent = Ready | NotReady | Gone | TasksEnded | NoJob | Printed
+
+
+class Workers(Protocol):
+    """The workers of one pool. Only the dispatcher's thread calls them, except `prepare`, `wake` and `look`."""
+
+    def prepare(self, job: JobSpec) -> object:
+        """Pickle what every worker needs of a job; called in the thread of the user's call."""
+
+    def start(self, worker_id: int) -> None:
+        """Start a worker; `poll` says when it is ready, or gone."""
+
+    def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
+        """Send a chunk and whatever the worker needs before it; returns its size in bytes."""
+
+    def interrupt(self, worker_id: int, chunk_id: int) -> None:
+        """Drop a chunk, or interrupt the task of it that runs."""
+
+    def kill(self, worker_id: int, *, gently: bool) -> None:
+        """End a worker now."""
+
+    def stop(self, worker_id: int) -> None:
+        """Let a worker end by itself."""
+
+    def end_job(self, job_id: int) -> None:
+        """No worker needs this job any more."""
+
+    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
+        """What happened; waits for something to happen, for `wake`, or for the time to pass."""
+
+    def wake(self) -> None:
+        """Make a `poll` return; any thread."""
+
+    def look(self, worker_id: int) -> tuple[Running | None, Activity]:
+        """What a worker does now, by its board; any thread."""
+
+    def pid(self, worker_id: int) -> int | None:
+        """Its process, None while it is not up; any thread."""
+
+    def close(self) -> None:
+        """Kill what is left and free everything."""
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+_repr.maxlevel = 3
+
+
+def short_repr(item: object) -> str:
+    """A repr of one line and at most about 100 characters; never raises."""
+    try:
+        text = " ".join(_repr.repr(item).split())
+    except BaseException:  # noqa: BLE001  # a __repr__ of the user's may raise anything; it must not hide the error
+        text = f"<{type(item).__name__} whose repr failed>"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def task_error(error: BaseException, *, index: int, item: object, worker_id: int | None, traceback: str) -> TaskError:
+    """The outcome of a failed task: nbpar's own errors get the item, a user's becomes the cause."""
+    if isinstance(error, TaskError) and error.index < 0:
+        outcome = error
+    else:
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        outcome = TaskError(message)
+        outcome.__cause__ = error
+    outcome.index = index
+    outcome.item_repr = short_repr(item)
+    outcome.worker_id = worker_id
+    outcome.remote_traceback = outcome.remote_traceback or traceback
+    return outcome

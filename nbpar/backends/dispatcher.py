@@ -1,0 +1,442 @@
+"""The one thread of a pool: it alone drives the scheduler and talks to the workers.
+
+::
+
+    user's threads                      the dispatcher's thread                                workers
+    --------------                      -----------------------                                -------
+    submit, feed, cancel --commands--> Scheduler --instructions--> Workers.send, start --> ... run tasks
+                                           ^                                                       |
+    Job (JobSink) <----- events, values ---+--------------- Workers.poll <--- results, output, deaths
+
+Bounds: `commands` holds what users' threads asked for since the last turn (a few entries); results are handed to the
+job as they come and are not kept here. Nothing is locked but the command queue, a deque with atomic ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nbpar.backends.base import (
+    Gone,
+    JobSpec,
+    NoJob,
+    NotReady,
+    Printed,
+    Ready,
+    TasksEnded,
+    WorkerEvent,
+    Workers,
+    task_error,
+)
+from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
+from nbpar.engine.instructions import (
+    EndJob,
+    Instruction,
+    Interrupt,
+    Kill,
+    Loss,
+    Send,
+    StartWorker,
+    StopWorker,
+)
+from nbpar.engine.scheduler import JobPlan, Running, Scheduler
+from nbpar.engine.state import Activity
+from nbpar.errors import (
+    InternalError,
+    NbparError,
+    PoolClosedError,
+    TaskError,
+    TaskTimeoutError,
+    WorkerDiedError,
+    WorkerStartError,
+)
+from nbpar.options import PoolOptions
+
+__all__ = ["Dispatcher"]
+
+QUICK_MEAN_S = 0.0005
+"""Tasks shorter than this run at the quick pace: half of what makes them travel one at a time."""
+
+_log = logging.getLogger("nbpar")
+
+
+class _Record:
+    """A job with what the workers prepared for it."""
+
+    __slots__ = ("error", "job", "prepared", "quick")
+
+    def __init__(self, job: JobSpec, prepared: object) -> None:
+        self.job = job
+        self.prepared = prepared
+        self.quick = False
+        self.error: BaseException | None = None
+
+
+class Dispatcher:
+    """A backend whose workers run beside the kernel's main thread: processes or threads.
+
+    Parameters
+    ----------
+    workers : Workers
+        Owned from now on: its methods are called by the dispatcher's thread, which also closes it.
+    options : PoolOptions
+    """
+
+    can_pause = True
+
+    def __init__(self, workers: Workers, options: PoolOptions) -> None:
+        self._workers = workers
+        self._n_workers = options.count
+        self._scheduler = Scheduler(
+            n_workers=options.count,
+            tasks_per_worker=options.tasks_per_worker,
+            idle_timeout_s=options.idle_timeout,
+        )
+        self._jobs: dict[int, _Record] = {}
+        self._commands: deque[Callable[[], None]] = deque()
+        self._started: dict[int, Ready] = {}
+        self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
+        self._start_error = ""
+        self._closing = False
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()  # guards the start of the thread and the refusal of jobs once closing
+        self._owner_pid = os.getpid()
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def submit(self, job: JobSpec) -> None:
+        """Begin a job."""
+        prepared = self._workers.prepare(job)
+        record = _Record(job, prepared)
+        self._post(lambda: self._add(record))
+
+    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
+        """More items of a streamed job are there."""
+        self._post(lambda: self._scheduler.feed(job_id, n_available, closed=closed))
+
+    def cancel(self, job_id: int) -> None:
+        """Stop a job."""
+        self._post(lambda: self._scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), time.perf_counter()))
+
+    def pause(self, job_id: int, *, paused: bool) -> None:
+        """Hold a job or let it go on."""
+        self._post(lambda: self._scheduler.pause(job_id, paused=paused))
+
+    def chunk_size(self, job_id: int) -> int:
+        """Tasks that travel together at the moment."""
+        return self._scheduler.chunk_size(job_id)
+
+    def activities(self, job_id: int) -> Mapping[int, Activity]:
+        """What each worker does for a job now."""
+        found = {}
+        for worker_id in range(self._n_workers):
+            running, activity = self._workers.look(worker_id)
+            if running is None or activity.index is None:
+                continue
+            # Another thread's data, read without a lock: a chunk that ended a moment ago is simply not found.
+            for chunk in list(self._scheduler.held_chunks(worker_id)):
+                if chunk.chunk_id == running.chunk_id and chunk.job_id == job_id:
+                    ended_to = max(chunk.start, self._scheduler.ended_to(worker_id))
+                    n_done = max(0, min(activity.index, chunk.stop) - ended_to)
+                    found[worker_id] = Activity(activity.index, activity.since_s, n_done, activity.track)
+        return found
+
+    def pids(self) -> Mapping[int, int]:
+        """Process id of each worker that is up."""
+        pids = ((worker_id, self._workers.pid(worker_id)) for worker_id in range(self._n_workers))
+        return {worker_id: pid for worker_id, pid in pids if pid is not None}
+
+    def warm(self) -> None:
+        """Start workers ahead of the first job."""
+        self._post(self._scheduler.warm)
+
+    def recycle(self, reason: str) -> None:
+        """Replace all workers as they get free."""
+        self._post(lambda: self._recycle(reason))
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """End the pool; with `wait` it returns when nothing is left of it."""
+        with self._thread_lock:
+            if self._thread is None:
+                self._closing = True
+                if not self._closed.is_set():
+                    self._closed.set()
+                    self._workers.close()
+                return
+        try:
+            self._post(lambda: self._close(cancel=cancel))
+        except PoolClosedError:
+            pass
+        if wait and self._thread is not threading.current_thread():
+            self._closed.wait()
+            self._thread.join()
+
+    def _post(self, command: Callable[[], None]) -> None:
+        if self._closed.is_set() or os.getpid() != self._owner_pid:
+            raise PoolClosedError("this pool was shut down; make another one")
+        self._commands.append(command)
+        if self._thread is None:
+            with self._thread_lock:
+                if self._thread is None and not self._closing:
+                    self._thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
+                    self._thread.start()
+        self._workers.wake()
+
+    # --- the dispatcher's thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the main thread, and workers are started from here
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            while not (self._closing and not self._jobs):
+                self._turn()
+        except BaseException as error:  # noqa: BLE001  # a defect of nbpar's own must not leave anyone waiting
+            _log.exception("nbpar's dispatcher failed")
+            self._fail_everything(InternalError(f"nbpar's dispatcher failed: {error!r}; please report this"))
+        finally:
+            self._closed.set()
+            self._workers.close()
+            for command in list(self._commands):  # jobs that came too late
+                command()
+            self._fail_everything(PoolClosedError("the pool was shut down before the job began"))
+
+    def _turn(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+        now_s = time.perf_counter()
+        seen = {}
+        if any(record.job.options.timeout is not None for record in self._jobs.values()):
+            looks = ((worker_id, self._workers.look(worker_id)[0]) for worker_id in range(self._n_workers))
+            seen = {worker_id: running for worker_id, running in looks if running is not None}
+        instructions = self._scheduler.decide(now_s, seen)
+        for instruction in instructions:
+            self._carry_out(instruction)
+        if self._scheduler.start_failed:
+            self._fail_everything(WorkerStartError(f"workers cannot be started: {self._start_error}"))
+            self._scheduler.give_up_starting()
+        timeout_s = 0.0 if self._commands or (self._closing and not self._jobs) else self._scheduler.next_look_s(now_s)
+        for event in self._workers.poll(timeout_s):
+            self._handle(event)
+
+    def _add(self, record: _Record) -> None:
+        job = record.job
+        if self._closing:
+            job.sink.ended("cancelled", PoolClosedError("the pool was shut down before the job began"))
+            return
+        self._jobs[job.job_id] = record
+        for ready in self._started.values():
+            job.sink.apply(WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s))
+        options = job.options
+        self._scheduler.add_job(
+            JobPlan(
+                job_id=job.job_id,
+                n_available=job.n_available,
+                closed=job.closed,
+                chunk_size=options.chunk_size,
+                timeout_s=options.timeout,
+                retries=options.retries,
+                max_in_flight=options.max_in_flight,
+            )
+        )
+
+    def _recycle(self, reason: str) -> None:
+        self._scheduler.recycle()
+        for record in self._jobs.values():
+            record.job.sink.apply(Note(reason))
+
+    def _close(self, *, cancel: bool) -> None:
+        self._closing = True
+        if cancel:
+            now_s = time.perf_counter()
+            for job_id in self._jobs:
+                self._scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), now_s)
+
+    # --- instructions -------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(worker_id, chunk):
+                record = self._jobs[chunk.job_id]
+                n_bytes = self._workers.send(worker_id, chunk, record.job, record.prepared, quick=record.quick)
+                self._scheduler.sent(worker_id, chunk.chunk_id, n_bytes)
+            case Interrupt(worker_id, chunk_id):
+                self._workers.interrupt(worker_id, chunk_id)
+            case Kill(worker_id, gently):
+                self._workers.kill(worker_id, gently=gently)
+            case StartWorker(worker_id):
+                self._workers.start(worker_id)
+            case StopWorker(worker_id, reason):
+                self._stopping[worker_id] = reason
+                self._workers.stop(worker_id)
+            case EndJob(job_id, status):
+                self._end_job(job_id, status)
+
+    def _end_job(self, job_id: int, status: Any) -> None:
+        record = self._jobs.pop(job_id, None)
+        if record is not None:
+            self._workers.end_job(job_id)
+            record.job.sink.ended(status, record.error)
+
+    def _fail_everything(self, error: NbparError) -> None:
+        for record in list(self._jobs.values()):
+            self._jobs.pop(record.job.job_id)
+            record.job.sink.ended("failed", error)
+            self._scheduler.stop_job(record.job.job_id, EndJob(record.job.job_id, "failed"), time.perf_counter())
+
+    def _fail_job(self, job_id: int, error: BaseException) -> None:
+        record = self._jobs.get(job_id)
+        if record is not None and record.error is None:
+            record.error = error
+            self._scheduler.stop_job(job_id, EndJob(job_id, "failed"), time.perf_counter())
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: WorkerEvent) -> None:
+        match event:
+            case TasksEnded():
+                self._tasks_ended(event)
+            case Printed():
+                self._printed(event)
+            case Ready():
+                self._started[event.worker_id] = event
+                self._scheduler.worker_ready(event.worker_id)
+                started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s)
+                for record in self._jobs.values():
+                    record.job.sink.apply(started)
+            case Gone():
+                self._worker_gone(event)
+            case NoJob():
+                self._fail_job(event.job_id, event.error)
+            case NotReady():
+                error = WorkerStartError(f"worker_init failed: {type(event.error).__name__}: {event.error}")
+                error.__cause__ = event.error
+                self._scheduler.worker_refused(event.worker_id)
+                self._fail_everything(error)
+                self._scheduler.give_up_starting()
+
+    def _tasks_ended(self, event: TasksEnded) -> None:
+        chunk = self._scheduler.tasks_ended(
+            event.worker_id,
+            event.chunk_id,
+            done_to=event.first + event.n_ended,
+            final=event.final,
+            work_s=event.end_s - event.begin_s,
+            n_bytes=event.n_bytes,
+        )
+        record = self._jobs.get(chunk.job_id) if chunk is not None else None
+        if record is None or chunk is None or not event.n_ended:
+            return
+        job, first, stop = record.job, event.first, event.first + event.n_ended
+        record.quick = (
+            job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
+        )
+        n_failed = n_again = 0
+        values, taken, at = event.values, 0, first
+        for index, error, traceback in event.failures:
+            if index > at:
+                job.sink.completed(at, values[taken : taken + index - at])
+                taken += index - at
+            at = index + 1
+            if self._scheduler.task_failed(job.job_id, index):
+                n_again += 1
+                continue
+            n_failed += 1
+            item = job.source.take(index, index + 1)[0]
+            outcome = task_error(error, index=index, item=item, worker_id=event.worker_id, traceback=traceback)
+            self._task_failed(record, outcome)
+        if stop > at:
+            job.sink.completed(at, values[taken:] if taken else values)
+        if not n_again:
+            job.source.drop(first, stop)
+        n_over = event.n_ended - n_again
+        job.sink.apply(ChunkDone(event.worker_id, first, first + n_over, event.begin_s, event.end_s, n_failed))
+
+    def _task_failed(self, record: _Record, error: TaskError) -> None:
+        sink = record.job.sink
+        cause = error.__cause__
+        sink.failed(error)
+        own = type(error) is not TaskError or cause is None
+        sink.apply(
+            Failure(
+                index=error.index,
+                item_repr=error.item_repr,
+                error_type=type(error).__name__ if own else type(cause).__name__,
+                message=error.message if own else str(cause),
+                worker_id=error.worker_id,
+                traceback=error.remote_traceback,
+            )
+        )
+        if record.job.options.on_error == "raise":
+            job_id = record.job.job_id
+            self._scheduler.stop_job(job_id, EndJob(job_id, "failed"), time.perf_counter())
+
+    def _printed(self, event: Printed) -> None:
+        chunk = next(iter(self._scheduler.held_chunks(event.worker_id)), None)
+        record = self._jobs.get(chunk.job_id) if chunk is not None else None
+        if record is None:  # between jobs: the newest one that runs, else the text has no cell to go to
+            record = next(reversed(self._jobs.values()), None)
+        if record is not None:
+            for text in event.lines:
+                record.job.sink.write(OutputLine(event.worker_id, event.index, event.stream, text))
+
+    def _worker_gone(self, event: Gone) -> None:
+        worker_id = event.worker_id
+        reason = self._stopping.pop(worker_id, None)
+        started = self._started.pop(worker_id, None)
+        how = describe_exit(event.exit_code)
+        self._start_error = event.start_error or f"a worker {how} before it was ready. {event.last_words}".strip()
+        lost = self._scheduler.worker_lost(worker_id, event.running)
+        ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected=reason is not None)
+        for record in self._jobs.values():
+            if started is not None:
+                record.job.sink.apply(ended)
+        if lost is None:
+            return
+        failed = self._jobs.get(lost.job_id)
+        if failed is not None:
+            error = _loss_error(lost.loss, event, failed.job)
+            item = failed.job.source.take(lost.index, lost.index + 1)[0]
+            task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
+            failed.job.source.drop(lost.index, lost.index + 1)
+            failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *_lost_time(event), 1))
+            self._task_failed(failed, error)
+
+
+def _lost_time(event: Gone) -> tuple[float, float]:
+    now_s = time.perf_counter()
+    return (event.running.since_s if event.running is not None else now_s), now_s
+
+
+def _loss_error(loss: Loss, event: Gone, job: JobSpec) -> TaskError:
+    if loss == "timeout":
+        return TaskTimeoutError(f"ran longer than timeout={job.options.timeout:g} s and was stopped")
+    words = f"; it wrote: {event.last_words}" if event.last_words else ""
+    error = WorkerDiedError(f"the worker that ran it (pid {event.pid}) {describe_exit(event.exit_code)}{words}")
+    error.exit_code, error.pid = event.exit_code, event.pid
+    return error
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """How a process ended, in words that follow "the worker"."""
+    if exit_code is None:
+        return "ended in an unknown way"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    hint = {
+        "SIGKILL": "killed by SIGKILL (out of memory, or killed by hand)",
+        "SIGSEGV": "crashed with a segmentation fault (SIGSEGV)",
+        "SIGABRT": "aborted (SIGABRT)",
+    }
+    return "was " + hint[name] if name == "SIGKILL" else hint.get(name, f"was ended by {name}")

@@ -1,0 +1,542 @@
+"""Workers that are processes: starts them, feeds them, hears from them, buries them.
+
+::
+
+    dispatcher --send--> encode --> Channel ==socket==> worker (nbpar.worker.main)
+               <-poll--- decode <-- Channel <=socket===/   |  board: what runs now (shared page)
+                              <---- output pipe <=========/   stdout and stderr of C code and subprocesses
+                              <---- process sentinel           death is an event, not a silence
+
+Each worker has one socket, one pipe and one sentinel, all in the dispatcher's selector; :class:`ProcessWorkers` owns
+them and closes them when the worker is gone. Bounds: a worker's outgoing queue holds its two chunks; of raw output
+only the last 4 KB are remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocess import reduction
+from typing import Any
+
+from nbpar.backends.base import (
+    Gone,
+    JobSpec,
+    NoJob,
+    NotReady,
+    Printed,
+    Ready,
+    TasksEnded,
+    WorkerEvent,
+)
+from nbpar.backends.start import forget_process, get_context, start_process
+from nbpar.backends.surroundings import job_setup
+from nbpar.engine.instructions import Chunk
+from nbpar.engine.scheduler import Running
+from nbpar.engine.state import Activity
+from nbpar.errors import SerializationError
+from nbpar.options import PoolOptions
+from nbpar.wire import shared
+from nbpar.wire.board import Slot, make_board
+from nbpar.wire.channel import Channel, ChannelClosed, Message, channel_pair
+from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition, Encoded
+from nbpar.wire.exceptions import decode_exception
+from nbpar.wire.messages import ChunkFlag, Kind
+from nbpar.worker import main as worker_main
+from nbpar.worker.boot import WorkerSetup
+from nbpar.worker.execute import Unusable
+
+__all__ = ["ProcessWorkers"]
+
+MAX_FUNCTIONS = 32
+"""Functions a worker keeps; a pool that maps more of them in turn ships the oldest again."""
+
+_LAST_WORDS_BYTES = 4096
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A job's function by value, ready for every worker."""
+
+    key: str
+    function: Encoded
+    setup: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    """One worker process and what the kernel holds of it."""
+
+    worker_id: int
+    process: Any
+    pid: int
+    channel: Channel
+    pipe_fd: int
+    sentinel: int
+    owns_sentinel: bool
+    begin_s: float
+    functions: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    jobs: set[int] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+    shared_ids: set[int] = field(default_factory=set)
+    half_line: bytes = b""
+    last_words: bytes = b""
+    writing: bool = False
+
+
+class ProcessWorkers:
+    """The :class:`~nbpar.backends.base.Workers` of a pool of processes.
+
+    Parameters
+    ----------
+    options : PoolOptions
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        self._options = options
+        self._context = get_context(options.start_method)
+        self._codec = Codec("dill" if options.serializer == "dill" else "auto")
+        self._hooks = tuple(
+            None if hook is None else self._encode_hook(name, hook)
+            for name, hook in (("worker_init", options.worker_init), ("worker_exit", options.worker_exit))
+        )
+        self._board = make_board(self._context, options.count)
+        self._slots = [Slot(self._board, worker_id) for worker_id in range(options.count)]
+        self._processes: dict[int, _Process] = {}
+        self._failed_starts: list[Gone] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, ("wake", None))
+
+    def _encode_hook(self, name: str, hook: Any) -> tuple[bytes, list[bytes]]:
+        try:
+            encoded = self._codec.encode_function(hook)
+        except CannotPickle as error:
+            raise SerializationError(f"{name} cannot be sent to the workers: {error}") from error
+        return bytes(encoded.payload), [bytes(buffer) for buffer in encoded.buffers]
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, job: JobSpec) -> _Prepared:
+        """Pickle the function of a job, afresh for each job: what changed in the notebook since is always seen."""
+        try:
+            function = self._codec.encode_function(job.function)
+        except CannotPickle as error:
+            raise SerializationError(f"the function cannot be sent to the workers: {error}") from error
+        digest = hashlib.blake2b(function.payload, digest_size=16)
+        for buffer in function.buffers:
+            digest.update(buffer)
+        setup = job_setup(
+            job.function,
+            key=digest.hexdigest(),
+            star=job.star,
+            seed=job.seed,
+            seeded=job.options.seed is not None,
+        )
+        return _Prepared(setup.function_key, function, pickle.dumps(setup))
+
+    def wake(self) -> None:
+        """Make `poll` return."""
+        try:
+            self._wake_out.send(b"\0")
+        except (BlockingIOError, OSError):  # full: it will wake anyhow; closed: nobody polls any more
+            pass
+
+    def look(self, worker_id: int) -> tuple[Running | None, Activity]:
+        """What a worker does now, by its board."""
+        slot = self._slots[worker_id]
+        chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
+        running = None if chunk_id is None else Running(chunk_id, index, since_s)
+        return running, Activity(index, since_s, 0, slot.tracked)
+
+    def pid(self, worker_id: int) -> int | None:
+        """A worker's process."""
+        process = self._processes.get(worker_id)
+        return process.pid if process is not None else None
+
+    # --- the dispatcher's thread: to the workers ----------------------------------------------------------------------
+
+    def start(self, worker_id: int) -> None:
+        """Start a process; a failure is told by the next `poll`."""
+        begin_s = time.perf_counter()
+        self._slots[worker_id].clear()
+        ours, theirs = channel_pair()
+        pipe_in, pipe_out = os.pipe()
+        os.set_blocking(pipe_in, False)
+        forked = self._options.start_method == "fork"
+        try:
+            pipe: Any = pipe_out if forked else _PipeEnd(pipe_out)
+            args = (theirs, self._board, pipe, self._setup(worker_id, (ours.fileno(), pipe_in)))
+            process = start_process(self._context, worker_id, worker_main.run, args)
+        except Exception as error:  # noqa: BLE001  # whatever the system refuses: told as a start that failed
+            ours.close()
+            os.close(pipe_in)
+            reason = f"{type(error).__name__}: {error}"
+            self._failed_starts.append(Gone(worker_id, 0, None, None, start_error=reason))
+            return
+        finally:
+            theirs.close()
+            os.close(pipe_out)
+        sentinel, owns = _sentinel(process, self._options.start_method)
+        one = _Process(worker_id, process, process.pid, Channel(ours), pipe_in, sentinel, owns, begin_s)
+        forget_process(process)
+        self._processes[worker_id] = one
+        self._selector.register(one.channel, selectors.EVENT_READ, ("channel", one))
+        self._selector.register(pipe_in, selectors.EVENT_READ, ("pipe", one))
+        self._selector.register(sentinel, selectors.EVENT_READ, ("sentinel", one))
+
+    def _setup(self, worker_id: int, own_fds: tuple[int, ...]) -> WorkerSetup:
+        options = self._options
+        cpus: Sequence[int] = ()
+        if options.cpu_ids is not None:
+            one = options.cpu_ids[worker_id]
+            cpus = [one] if isinstance(one, int) else list(one)
+        close_fds: tuple[int, ...] = ()
+        if options.start_method == "fork":
+            others = ((p.channel.fileno(), p.pipe_fd) for p in self._processes.values())
+            close_fds = (*own_fds, *(fd for pair in others for fd in pair))
+        return WorkerSetup(
+            worker_id=worker_id,
+            start_method=options.start_method,
+            kernel_pid=os.getpid(),
+            serializer=options.serializer,
+            threads=options.threads,
+            environ={**os.environ, **(options.env or {})},
+            sys_path=tuple(path for path in sys.path if isinstance(path, str)),
+            cpus=cpus,
+            close_fds=close_fds,
+            worker_init=self._hooks[0],
+            worker_exit=self._hooks[1],
+        )
+
+    def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
+        """Send a chunk, and before it what this worker does not have yet."""
+        assert isinstance(prepared, _Prepared)
+        process = self._processes.get(worker_id)
+        if process is None:  # it died a moment ago: `poll` will say so, and the chunk goes to another
+            return 0
+        if job.job_id not in process.jobs:
+            self._send_job(process, job, prepared)
+        items = job.source.take(chunk.start, chunk.stop)
+        flags = ChunkFlag.QUICK if quick else ChunkFlag(0)
+        try:
+            encoded = self._codec.encode(items)
+        except CannotPickle:
+            encoded = self._encode_usable(items)
+            flags |= ChunkFlag.HAS_UNUSABLE
+        if encoded.shared_ids:
+            flags |= ChunkFlag.HAS_SHARED
+        self._send_needs(process, encoded)
+        process.channel.send(
+            Message(
+                Kind.CHUNK,
+                (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, int(flags) | chunk.attempt * ChunkFlag.ATTEMPT),
+                payload=encoded.payload,
+                buffers=encoded.buffers,
+            )
+        )
+        self._watch_writes(process)
+        return encoded.n_bytes
+
+    def _encode_usable(self, items: Sequence[Any]) -> Encoded:
+        """Encode a chunk of which some arguments cannot travel: their tasks fail, each with its own reason."""
+        usable: list[Any] = []
+        for item in items:
+            try:
+                self._codec.encode(item)
+                usable.append(item)
+            except CannotPickle as error:
+                usable.append(Unusable(SerializationError(f"the argument cannot be sent to a worker: {error}")))
+        return self._codec.encode(usable)
+
+    def _send_job(self, process: _Process, job: JobSpec, prepared: _Prepared) -> None:
+        self._send_needs(process, prepared.function)
+        if prepared.key in process.functions:
+            process.functions.move_to_end(prepared.key)
+        else:
+            process.functions[prepared.key] = None
+            function = prepared.function
+            process.channel.send(
+                Message(Kind.DEFINE, head=prepared.key.encode(), payload=function.payload, buffers=function.buffers)
+            )
+        process.channel.send(Message(Kind.JOB, (job.job_id, 0, 0, 0, 0), head=prepared.setup))
+        process.jobs.add(job.job_id)
+        while len(process.functions) > MAX_FUNCTIONS:
+            oldest, _ = process.functions.popitem(last=False)
+            process.channel.send(Message(Kind.FORGET, head=oldest.encode()))
+
+    def _send_needs(self, process: _Process, encoded: Encoded) -> None:
+        """Send the classes and shared objects that a payload refers to, where this worker does not have them."""
+        for shared_id in encoded.shared_ids:
+            segment = shared.segment(shared_id)
+            if segment is not None and shared_id not in process.shared_ids:
+                process.shared_ids.add(shared_id)
+                self._send_definitions(process, segment.definitions)
+                numbers = (shared_id, segment.size_bytes, 0, 0, 0)
+                process.channel.send(Message(Kind.SHARE, numbers, head=segment.layout, fds=[segment.fd]))
+        for shared_id in [one for one in process.shared_ids if shared.segment(one) is None]:
+            process.shared_ids.discard(shared_id)
+            process.channel.send(Message(Kind.UNSHARE, (shared_id, 0, 0, 0, 0)))
+        self._send_definitions(process, encoded.definitions)
+
+    @staticmethod
+    def _send_definitions(process: _Process, definitions: Iterable[Definition]) -> None:
+        for definition in definitions:
+            if definition.key not in process.classes:
+                process.classes.add(definition.key)
+                head = worker_main.CLASS_KEY + definition.key.encode()
+                process.channel.send(Message(Kind.DEFINE, head=head, payload=definition.blob))
+
+    def interrupt(self, worker_id: int, chunk_id: int) -> None:
+        """Drop a chunk; if the worker runs it, a signal tells it now."""
+        slot = self._slots[worker_id]
+        slot.drop(chunk_id)
+        process = self._processes.get(worker_id)
+        if process is not None and slot.chunk_id == chunk_id and hasattr(signal, "SIGINT"):
+            _signal(process.pid, signal.SIGINT)
+
+    def kill(self, worker_id: int, *, gently: bool) -> None:
+        """SIGTERM or SIGKILL."""
+        process = self._processes.get(worker_id)
+        if process is not None:
+            _signal(process.pid, signal.SIGTERM if gently else getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def stop(self, worker_id: int) -> None:
+        """Let a worker run its `worker_exit` and end."""
+        process = self._processes.get(worker_id)
+        if process is not None:
+            process.channel.send(Message(Kind.STOP))
+            self._watch_writes(process)
+
+    def end_job(self, job_id: int) -> None:
+        """Workers may forget a job."""
+        for process in self._processes.values():
+            if job_id in process.jobs:
+                process.jobs.discard(job_id)
+                process.channel.send(Message(Kind.END_JOB, (job_id, 0, 0, 0, 0)))
+                self._watch_writes(process)
+
+    # --- the dispatcher's thread: from the workers --------------------------------------------------------------------
+
+    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
+        """What happened, in the order in which each worker told it."""
+        events: list[WorkerEvent] = list(self._failed_starts)
+        self._failed_starts.clear()
+        gone: list[_Process] = []
+        for key, mask in self._selector.select(0 if events else timeout_s):
+            name, process = key.data
+            if name == "wake":
+                self._drain_wakes()
+            elif name == "pipe":
+                events.extend(self._read_pipe(process))
+            elif name == "sentinel":
+                gone.append(process)
+            else:
+                if mask & selectors.EVENT_WRITE:
+                    process.channel.flush()
+                    self._watch_writes(process)
+                if mask & selectors.EVENT_READ:
+                    events.extend(self._read_channel(process))
+        for process in gone:
+            events.extend(self._bury(process))
+        return events
+
+    def _drain_wakes(self) -> None:
+        try:
+            while len(self._wake_in.recv(4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+
+    def _watch_writes(self, process: _Process) -> None:
+        """Have the selector tell when the socket takes more, exactly while something waits."""
+        wants = process.channel.wants_write
+        if wants != process.writing:
+            process.writing = wants
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants else 0)
+            self._selector.modify(process.channel, mask, ("channel", process))
+
+    def _read_channel(self, process: _Process) -> list[WorkerEvent]:
+        try:
+            messages = process.channel.receive()
+        except ChannelClosed:
+            # It is ending, or has closed its descriptors: either way it cannot be spoken to. Its sentinel follows.
+            self._selector.unregister(process.channel)
+            _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            return []
+        return [event for message in messages if (event := self._event(process, message)) is not None]
+
+    def _event(self, process: _Process, message: Message) -> WorkerEvent | None:
+        worker_id, numbers = process.worker_id, message.numbers
+        match message.kind:
+            case Kind.RESULTS:
+                return self._results(process, message)
+            case Kind.OUTPUT:
+                index = numbers[0] - 1 if numbers[0] else None
+                lines = bytes(message.payload).decode("utf-8", "replace").split("\n")
+                return Printed(worker_id, index, "stderr" if numbers[1] else "stdout", lines)
+            case Kind.READY:
+                return Ready(worker_id, process.pid, process.begin_s, message.times[0])
+            case Kind.NOT_READY:
+                return NotReady(worker_id, decode_exception(bytes(message.payload))[0])
+            case Kind.NO_JOB:
+                return NoJob(worker_id, numbers[0], decode_exception(bytes(message.payload))[0])
+        return None
+
+    def _results(self, process: _Process, message: Message) -> TasksEnded:
+        _job_id, chunk_id, first, n_ended, final = message.numbers
+        failures = []
+        if message.head:
+            failures = [(index, *decode_exception(data)) for index, data in pickle.loads(message.head)]
+        values: Any = ()
+        if message.payload:
+            try:
+                values = self._codec.decode(message.payload, message.buffers)
+            except BaseException:  # noqa: BLE001  # a __setstate__ of the user's; found again below, value by value
+                n_values = n_ended - len(failures)
+                values, bad = self._decode_each(message, first, n_values, {index for index, *_ in failures})
+                failures = sorted([*failures, *bad], key=lambda failure: failure[0])
+        return TasksEnded(
+            process.worker_id,
+            chunk_id,
+            first,
+            n_ended,
+            bool(final),
+            *message.times,
+            values,
+            failures,
+            message.n_bytes,
+        )
+
+    def _decode_each(
+        self, message: Message, first: int, n_values: int, failed: set[int]
+    ) -> tuple[list[Any], list[tuple[int, BaseException, str]]]:
+        """Values one by one; those that cannot be rebuilt become failures of their own tasks."""
+        values, bad = [], []
+        index = first
+        for value in self._codec.decode_each(message.payload, message.buffers, n_values):
+            while index in failed:
+                index += 1
+            if type(value) is DecodeFailure:
+                error = SerializationError(
+                    f"the result could not be rebuilt: {type(value.error).__name__}: {value.error}"
+                )
+                error.__cause__ = value.error
+                bad.append((index, error, ""))
+            else:
+                values.append(value)
+            index += 1
+        return values, bad
+
+    def _read_pipe(self, process: _Process) -> list[WorkerEvent]:
+        """Whole lines that C code or a subprocess wrote; labelled with the task that runs now."""
+        try:
+            data = os.read(process.pipe_fd, 1 << 16)
+        except BlockingIOError:
+            return []
+        if not data:
+            self._selector.unregister(process.pipe_fd)
+            return []
+        process.last_words = (process.last_words + data)[-_LAST_WORDS_BYTES:]
+        whole, newline, rest = (process.half_line + data).rpartition(b"\n")
+        if not newline and len(rest) < _LAST_WORDS_BYTES:
+            process.half_line = rest
+            return []
+        process.half_line, whole = (rest, whole) if newline else (b"", rest)
+        lines = whole.decode("utf-8", "replace").split("\n")
+        return [Printed(process.worker_id, self._slots[process.worker_id].index, "stdout", lines)]
+
+    def _bury(self, process: _Process) -> list[WorkerEvent]:
+        """Hear the last of a worker that has ended, and free what the kernel holds of it."""
+        process.process.join(1.0)
+        exit_code = process.process.exitcode
+        running, _ = self.look(process.worker_id)
+        events: list[WorkerEvent] = []
+        try:
+            while messages := process.channel.receive():
+                events += [event for message in messages if (event := self._event(process, message)) is not None]
+        except ChannelClosed:
+            pass
+        while more := self._read_pipe(process):
+            events += more
+        last_words = _last_lines(process.last_words)
+        events.append(Gone(process.worker_id, process.pid, exit_code, running, last_words))
+        self._free(process)
+        return events
+
+    def _free(self, process: _Process) -> None:
+        for one in (process.channel, process.pipe_fd, process.sentinel):
+            try:
+                self._selector.unregister(one)
+            except (KeyError, ValueError):
+                pass
+        process.channel.close()
+        os.close(process.pipe_fd)
+        if process.owns_sentinel:
+            os.close(process.sentinel)
+        process.process.close()
+        self._processes.pop(process.worker_id, None)
+
+    def close(self) -> None:
+        """Kill what is left and free everything."""
+        for process in list(self._processes.values()):
+            _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        for process in list(self._processes.values()):
+            process.process.join(2.0)
+            if process.process.exitcode is not None:
+                self._free(process)
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+
+class _PipeEnd:
+    """A descriptor that travels to a spawned process as one of multiprocess's own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _same, (reduction.DupFd(self._fd),)
+
+
+def _same(pipe: Any) -> Any:
+    return pipe
+
+
+def _sentinel(process: Any, start_method: str) -> tuple[int, bool]:
+    """A descriptor that tells when the process has ended, and whether it is ours to close.
+
+    With fork and spawn multiprocess's sentinel is a pipe that processes of the worker's own may hold open after its
+    death; the kernel's descriptor of the process is exact. The fork server's sentinel is exact, too.
+    """
+    if start_method != "forkserver" and hasattr(os, "pidfd_open"):
+        try:
+            return os.pidfd_open(process.pid), True
+        except OSError:
+            pass
+    return process.sentinel, False
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _last_lines(data: bytes) -> str:
+    """The last lines that a dying worker wrote (faulthandler's, mostly), on one line."""
+    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    return " | ".join(lines[-3:])[-300:]

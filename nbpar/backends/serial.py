@@ -1,0 +1,223 @@
+"""No workers: tasks run in the caller's thread, as the job is given. For debugging, and for maps inside a worker.
+
+The same options, outcomes and errors as everywhere, with two differences that having one thread makes: a job has ended
+when `submit` returns (one that streams: when `feed` does), and a timeout is only seen once its task has ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbpar.backends.base import JobSpec, task_error
+from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
+from nbpar.engine.state import Activity
+from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
+from nbpar.options import PoolOptions
+from nbpar.wire import shared
+from nbpar.wire.board import BOARD_WORDS, Slot
+from nbpar.wire.exceptions import strip_own_frames, traceback_text
+from nbpar.worker.context import Context, current_context, set_context
+from nbpar.worker.execute import Report, Work, run_chunk
+
+__all__ = ["SerialBackend"]
+
+
+class _Run:
+    """A job under way: how far its input has been run."""
+
+    def __init__(self, job: JobSpec, *, star: bool) -> None:
+        self.job = job
+        self.work = Work(job.function, star, job.seed, job.options.seed is not None)
+        self.n_run = 0
+        self.failed = False
+        self.cancelled = False
+
+
+class SerialBackend:
+    """A backend without workers."""
+
+    can_pause = False
+
+    def __init__(self, options: PoolOptions) -> None:
+        self._options = options
+        self._slot = Slot((ctypes.c_uint64 * BOARD_WORDS)(), 0)
+        outer = current_context()
+        # Inside a worker, what per_worker built there serves here as well.
+        values = {} if outer is None or outer.values is None else outer.values
+        self._context = Context(0 if outer is None else outer.worker_id, self._slot, values=values)
+        self._runs: dict[int, _Run] = {}
+        self._n_chunks = 0
+        self._began = False
+        self._closed = False
+
+    def submit(self, job: JobSpec) -> None:
+        """Run a job."""
+        if self._closed:
+            raise PoolClosedError("this pool was shut down; make another one")
+        if not self._began:
+            self._begin()
+        run = self._runs[job.job_id] = _Run(job, star=job.star)
+        now_s = time.perf_counter()
+        job.sink.apply(WorkerStarted(self._context.worker_id, os.getpid(), now_s, now_s))
+        self.feed(job.job_id, job.n_available, closed=job.closed)
+        del run
+
+    def _begin(self) -> None:
+        self._began = True
+        if self._options.worker_init is not None:
+            try:
+                self._options.worker_init()
+            except Exception as error:
+                self._began = False
+                raise WorkerStartError(f"worker_init failed: {type(error).__name__}: {error}") from error
+
+    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
+        """Run the items that are there."""
+        run = self._runs.get(job_id)
+        if run is None:
+            return
+        try:
+            self._run_to(run, n_available)
+        except KeyboardInterrupt:
+            self._end(run, "cancelled")
+            raise
+        if run.failed:
+            self._end(run, "failed")
+        elif run.cancelled:
+            self._end(run, "cancelled")
+        elif closed:
+            self._end(run, "done")
+
+    def _end(self, run: _Run, status: Any) -> None:
+        del self._runs[run.job.job_id]
+        run.job.sink.ended(status, None)
+
+    def _run_to(self, run: _Run, n_available: int) -> None:
+        waiting = [(run.n_run, n_available, 1)]
+        run.n_run = n_available
+        while waiting and not run.failed and not run.cancelled:
+            start, stop, attempt = waiting.pop()
+            items = run.job.source.take(start, stop)
+            self._run_chunk(run, items, start, attempt, waiting)
+
+    def _run_chunk(
+        self, run: _Run, items: Sequence[Any], start: int, attempt: int, waiting: list[tuple[int, int, int]]
+    ) -> None:
+        self._n_chunks += 1
+        chunk_id, context = self._n_chunks, self._context
+        context.attempt, context.seed = attempt, run.job.seed
+        interrupts: list[BaseException] = []
+
+        def report(one: Report) -> None:
+            self._report(run, one, attempt, waiting, interrupts)
+            if run.failed or run.cancelled or interrupts:
+                self._slot.drop(chunk_id)
+
+        outer, words = current_context(), bytes(self._slot.words)
+        set_context(context, whole_process=False)
+        try:
+            run_chunk(
+                run.work,
+                [shared.unwrap(item) for item in items],
+                chunk_id=chunk_id,
+                start=start,
+                context=context,
+                quick=False,
+                report=report,
+            )
+        finally:
+            set_context(outer, whole_process=False)
+            self._slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
+        if interrupts:
+            raise interrupts[0]
+
+    def _report(
+        self,
+        run: _Run,
+        report: Report,
+        attempt: int,
+        waiting: list[tuple[int, int, int]],
+        interrupts: list[BaseException],
+    ) -> None:
+        job, timeout_s = run.job, run.job.options.timeout
+        first, stop = report.first, report.first + report.n_ended
+        failures = dict(report.failures)
+        values = iter(report.values)
+        n_failed = 0
+        for index in range(first, stop):
+            error = failures.get(index)
+            if error is None:
+                value = next(values)
+                if timeout_s is None or report.end_s - report.begin_s <= timeout_s:
+                    job.sink.completed(index, [value])
+                    continue
+                error = TaskTimeoutError(f"ran longer than timeout={timeout_s:g} s (seen when it had ended)")
+            elif isinstance(error, KeyboardInterrupt):  # here this is the user's: tasks run in the main thread
+                interrupts.append(error)
+                return
+            if attempt <= job.options.retries:
+                waiting.append((index, index + 1, attempt + 1))
+                continue
+            n_failed += 1
+            self._failed(run, error, index)
+        if stop > first:
+            job.sink.apply(ChunkDone(self._context.worker_id, first, stop, report.begin_s, report.end_s, n_failed))
+
+    def _failed(self, run: _Run, error: BaseException, index: int) -> None:
+            job = run.job
+        item = job.source.take(index, index + 1)[0]
+        worker_id = self._context.worker_id
+        outcome: TaskError = task_error(
+            strip_own_frames(error), index=index, item=item, worker_id=worker_id, traceback=traceback_text(error)
+        )
+        job.sink.failed(outcome)
+        message = str(error) if outcome.__cause__ is error else outcome.message
+        failure = Failure(index, outcome.item_repr, type(error).__name__, message, worker_id, outcome.remote_traceback)
+        job.sink.apply(failure)
+        run.failed = run.failed or job.options.on_error == "raise"
+
+    def cancel(self, job_id: int) -> None:
+        """Stop a job after its running task."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            run.cancelled = True
+            if run.job.closed is False:  # a stream that nobody reads on
+                self._end(run, "cancelled")
+
+    def pause(self, job_id: int, *, paused: bool) -> None:
+        """Nothing could resume it: not offered (`can_pause`)."""
+
+    def chunk_size(self, job_id: int) -> int:
+        """Always one."""
+        return 1
+
+    def activities(self, job_id: int) -> Mapping[int, Activity]:
+        """What runs now, as the ticker's thread sees it."""
+        slot = self._slot
+        if job_id not in self._runs or slot.index is None:
+            return {}
+        return {self._context.worker_id: Activity(slot.index, slot.since_s, 0, slot.tracked)}
+
+    def pids(self) -> Mapping[int, int]:
+        """The kernel's own."""
+        return {0: os.getpid()} if self._began else {}
+
+    def warm(self) -> None:
+        """Nothing to start."""
+
+    def recycle(self, reason: str) -> None:
+        """Nothing to replace."""
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """End; whatever ran has ended."""
+        if self._began and not self._closed and self._options.worker_exit is not None:
+            self._options.worker_exit()
+        self._closed = True
+        for run in list(self._runs.values()):
+            self._end(run, "cancelled")
+
+

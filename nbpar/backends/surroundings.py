@@ -1,0 +1,133 @@
+"""What of the kernel a task should find in its worker as it is at the call: folder, paths, logging, warnings, modules.
+
+`job_setup` collects it for each job; :class:`ModuleWatch` notices edited modules of the user's own. Called in the user's
+thread by :mod:`nbpar.backends.processes` and :mod:`nbpar.pool`.
+"""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import os
+import pickle
+import sys
+import sysconfig
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from nbpar.wire.messages import JobSetup
+
+__all__ = ["ModuleWatch", "job_setup"]
+
+_PLAIN_FORMAT = "%(levelname)s:%(name)s:%(message)s"
+
+
+def job_setup(function: Callable[..., Any], *, key: str, star: bool, seed: int, seeded: bool) -> JobSetup:
+    """All that a worker needs to know of a job besides its function."""
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:  # the folder was deleted; workers stay where they are
+        cwd = ""
+    return JobSetup(
+        function_key=key,
+        star=star,
+        seed=seed,
+        seeded=seeded,
+        cwd=cwd,
+        sys_path=tuple(path for path in sys.path if isinstance(path, str)),
+        logging=_logging_settings(),
+        warnings=_warning_filters(),
+        sources=_cell_sources(function),
+    )
+
+
+def _logging_settings() -> dict[str, Any]:
+    root = logging.getLogger()
+    levels = {"": root.level}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
+            levels[name] = logger.level
+    if not root.handlers:
+        return {"levels": levels, "format": None, "datefmt": None}
+    formatter = root.handlers[0].formatter
+    return {
+        "levels": levels,
+        "format": getattr(formatter, "_fmt", None) or _PLAIN_FORMAT,
+        "datefmt": getattr(formatter, "datefmt", None),
+    }
+
+
+def _warning_filters() -> list[Any]:
+    """The filters whose categories a worker can import."""
+    filters = []
+    for one in warnings.filters:
+        category = one[2]
+        if category.__module__ in ("builtins", "__main__"):
+            keep = category.__module__ == "builtins"
+        else:
+            keep = getattr(sys.modules.get(category.__module__), category.__qualname__, None) is category
+        if keep:
+            filters.append(one)
+    try:
+        pickle.dumps(filters)
+    except Exception:  # noqa: BLE001  # an exotic filter: the worker's own are good enough
+        return []
+    return filters
+
+
+def _cell_sources(function: Callable[..., Any]) -> dict[str, str]:
+    """Source of the cell that defines `function`, so that tracebacks and warnings in a worker can show lines of it."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, types.CodeType) or os.path.exists(code.co_filename):
+        return {}
+    lines = linecache.getlines(code.co_filename)
+    return {code.co_filename: "".join(lines)} if lines else {}
+
+
+class ModuleWatch:
+    """Notices when a module of the user's own (not of the standard library or site-packages) was edited or reloaded.
+
+    A module counts from the first time it is seen loaded. With autoreload the kernel has the new code at the call;
+    workers imported the old one and must be replaced.
+    """
+
+    def __init__(self) -> None:
+        paths = sysconfig.get_paths()
+        own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        known = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], own}
+        self._foreign = tuple(path + os.sep for path in known)
+        self._modules: dict[str, str] = {}  # name: file, of the user's modules
+        self._n_loaded = -1
+        self._seen: dict[str, tuple[object, int, int]] = {}
+
+    def changed(self) -> list[str]:
+        """Names of modules that changed since the last call."""
+        if len(sys.modules) != self._n_loaded:
+            self._n_loaded = len(sys.modules)
+            self._find()
+        changed = []
+        for name, file in self._modules.items():
+            try:
+                status = os.stat(file)
+            except OSError:
+                continue
+            mark = (getattr(sys.modules.get(name), "__spec__", None), status.st_mtime_ns, status.st_size)
+            before = self._seen.get(name)
+            if before is not None and (before[0] is not mark[0] or before[1:] != mark[1:]):
+                changed.append(name)
+            self._seen[name] = mark
+        return changed
+
+    def _find(self) -> None:
+        for name, module in list(sys.modules.items()):
+            if name in self._modules or name in ("__main__", "__mp_main__"):
+                continue
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str) and file.endswith(".py") and not self._is_foreign(file):
+                self._modules[name] = file
+
+    def _is_foreign(self, file: str) -> bool:
+        path = os.path.abspath(file)
+        return path.startswith(self._foreign) or f"{os.sep}site-packages{os.sep}" in path

@@ -1,0 +1,252 @@
+"""Workers that are threads of the kernel: no pickling, shared memory, one GIL.
+
+A thread cannot be killed. One that must go (a timeout, a task that ignores its interrupt) is abandoned: its results are
+dropped, an exception is raised in it at its next bytecode, and another thread takes its place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent
+from nbpar.backends.thread_output import route_prints
+from nbpar.engine.instructions import Chunk
+from nbpar.engine.scheduler import Running
+from nbpar.engine.state import Activity
+from nbpar.options import PoolOptions
+from nbpar.wire import shared
+from nbpar.wire.board import BOARD_WORDS, Slot
+from nbpar.wire.exceptions import strip_own_frames, traceback_text
+from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
+from nbpar.worker.execute import Report, Work, run_chunk
+
+__all__ = ["ThreadWorkers"]
+
+
+@dataclass(slots=True, eq=False)
+class _Thread:
+    """One worker thread. `inbox` holds at most the scheduler's two chunks and a stop."""
+
+    worker_id: int
+    context: Context
+    inbox: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    thread: threading.Thread | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards chunk_id against a late interrupt
+    chunk_id: int | None = None
+    abandoned: bool = False
+
+
+class ThreadWorkers:
+    """The :class:`~nbpar.backends.base.Workers` of a pool of threads."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        self._options = options
+        self._threads: dict[int, _Thread] = {}
+        self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()  # bounded by the chunks out
+
+    def prepare(self, job: JobSpec) -> Work:
+        """Nothing is pickled."""
+        return Work(job.function, job.star, job.seed, job.options.seed is not None)
+
+    def start(self, worker_id: int) -> None:
+        """Start a thread."""
+        board = (ctypes.c_uint64 * BOARD_WORDS)()  # of its own: an abandoned thread goes on writing into the old one
+        worker = _Thread(worker_id, Context(worker_id, Slot(board, 0)))
+        begin_s = time.perf_counter()
+        worker.thread = threading.Thread(
+            target=self._serve, args=(worker, begin_s), name=f"nbpar-thread-{worker_id}", daemon=True
+        )
+        self._threads[worker_id] = worker
+        try:
+            worker.thread.start()
+        except RuntimeError as error:  # can't start new thread
+            self._events.put(Gone(worker_id, 0, None, None, start_error=str(error)))
+
+    def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
+        """Hand a chunk to its thread."""
+        worker = self._threads.get(worker_id)
+        if worker is not None:
+            worker.inbox.put((chunk, job.source.take(chunk.start, chunk.stop), prepared, quick))
+        return 0
+
+    def interrupt(self, worker_id: int, chunk_id: int) -> None:
+        """Drop a chunk, or raise in the thread that runs it."""
+        worker = self._threads.get(worker_id)
+        if worker is None:
+            return
+        worker.context.slot.drop(chunk_id)
+        with worker.lock:
+            if worker.chunk_id == chunk_id and worker.thread is not None:
+                _raise_in(worker.thread, TaskInterrupt)
+
+    def kill(self, worker_id: int, *, gently: bool) -> None:
+        """Abandon a thread; `gently` only asks it again."""
+        worker = self._threads.get(worker_id)
+        if worker is None or worker.thread is None:
+            return
+        if gently:
+            _raise_in(worker.thread, TaskInterrupt)
+            return
+        running, _ = self.look(worker_id)
+        worker.abandoned = True
+        worker.inbox.put(None)
+        _raise_in(worker.thread, TaskInterrupt)
+        del self._threads[worker_id]
+        self._events.put(Gone(worker_id, os.getpid(), None, running))
+
+    def stop(self, worker_id: int) -> None:
+        """Let a thread end."""
+        worker = self._threads.get(worker_id)
+        if worker is not None:
+            worker.inbox.put(None)
+
+    def end_job(self, job_id: int) -> None:
+        """Nothing was kept for a job."""
+
+    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
+        """What happened."""
+        events: list[WorkerEvent] = []
+        try:
+            first = self._events.get(timeout=timeout_s) if timeout_s != 0.0 else self._events.get_nowait()
+            if first is not None:
+                events.append(first)
+            while True:
+                event = self._events.get_nowait()
+                if event is not None:
+                    events.append(event)
+        except queue.Empty:
+            return events
+
+    def wake(self) -> None:
+        """Make `poll` return."""
+        self._events.put(None)
+
+    def look(self, worker_id: int) -> tuple[Running | None, Activity]:
+        """What a thread does now."""
+        worker = self._threads.get(worker_id)
+        if worker is None:
+            return None, Activity(None, 0.0)
+        slot = worker.context.slot
+        chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
+        running = None if chunk_id is None else Running(chunk_id, index, since_s)
+        return running, Activity(index, since_s, 0, slot.tracked)
+
+    def pid(self, worker_id: int) -> int | None:
+        """The kernel's own."""
+        return os.getpid() if worker_id in self._threads else None
+
+    def close(self) -> None:
+        """Ask every thread to end and wait a moment for it."""
+        for worker in self._threads.values():
+            worker.inbox.put(None)
+            if worker.chunk_id is not None and worker.thread is not None:
+                _raise_in(worker.thread, TaskInterrupt)
+        for worker in self._threads.values():
+            if worker.thread is not None and worker.thread is not threading.current_thread():
+                worker.thread.join(0.5)
+        self._threads.clear()
+
+    # --- in the worker's thread ---------------------------------------------------------------------------------------
+
+    def _serve(self, worker: _Thread, begin_s: float) -> None:
+        set_context(worker.context, whole_process=False)
+        with route_prints(self._print) as finish_line:
+            try:
+                if self._options.worker_init is not None:
+                    self._options.worker_init()
+            except BaseException as error:  # noqa: BLE001  # told to every job that waits
+                self._events.put(NotReady(worker.worker_id, error))
+                self._leave(worker)
+                return
+            self._events.put(Ready(worker.worker_id, os.getpid(), begin_s, time.perf_counter()))
+            while (message := worker.inbox.get()) is not None and not worker.abandoned:
+                self._run(worker, finish_line, *message)
+            try:
+                if self._options.worker_exit is not None and not worker.abandoned:
+                    self._options.worker_exit()
+            except BaseException as error:  # noqa: BLE001  # nobody waits for it: it is printed
+                print(f"worker_exit failed: {error!r}", file=sys.stderr)
+        self._leave(worker)
+
+    def _leave(self, worker: _Thread) -> None:
+        if not worker.abandoned:
+            self._threads.pop(worker.worker_id, None)
+            self._events.put(Gone(worker.worker_id, os.getpid(), 0, None))
+
+    def _run(
+        self, worker: _Thread, finish_line: Callable[[], None], chunk: Chunk, items: Any, work: Work, quick: bool
+    ) -> None:
+        told = False
+
+        def report(one: Report) -> None:
+            nonlocal told
+            finish_line()
+            if not worker.abandoned:
+                self._events.put(_ended(worker.worker_id, chunk.chunk_id, one))
+            told = one.final
+
+        try:
+            with worker.lock:
+                worker.chunk_id = chunk.chunk_id
+            worker.context.attempt, worker.context.seed = chunk.attempt, work.seed
+            run_chunk(
+                work,
+                [shared.unwrap(item) for item in items],
+                chunk_id=chunk.chunk_id,
+                start=chunk.start,
+                context=worker.context,
+                quick=quick,
+                report=report,
+            )
+        except TaskInterrupt:  # it came between two tasks
+            pass
+        while True:
+            try:
+                with worker.lock:  # from here on no interrupt is raised for this chunk
+                    worker.chunk_id = None
+                    _clear_raise()
+                if not told:
+                    report(Report(chunk.stop, final=True))
+                return
+            except TaskInterrupt:
+                continue
+
+    def _print(self, text: str, is_stderr: bool) -> None:
+        context = current_context()
+        if context is not None:
+            stream: Literal["stdout", "stderr"] = "stderr" if is_stderr else "stdout"
+            self._events.put(Printed(context.worker_id, context.index, stream, text.split("\n")))
+
+
+def _ended(worker_id: int, chunk_id: int, report: Report) -> TasksEnded:
+    failures = [(index, strip_own_frames(error), traceback_text(error)) for index, error in report.failures]
+    return TasksEnded(
+        worker_id,
+        chunk_id,
+        report.first,
+        report.n_ended,
+        report.final,
+        report.begin_s,
+        report.end_s,
+        report.values,
+        failures,
+    )
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise in another thread at its next bytecode; a call into C must return first."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))
+
+
+def _clear_raise() -> None:
+    """Take back an exception that was to be raised in this thread."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)

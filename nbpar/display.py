@@ -1,0 +1,70 @@
+"""Between a job and its view: lines that wait to be shown, and the moment from which there is something to draw.
+
+Owned by each :class:`nbpar.job.Job` and :class:`nbpar.future.TaskFuture`. What bounds the lines: 1 MB; what is beyond is
+counted and said.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from nbpar.engine.events import OutputLine
+from nbpar.views.ticker import Watch
+
+__all__ = ["Display", "Lines"]
+
+MAX_LINE_BYTES = 1 << 20
+
+
+class Lines:
+    """Lines of output that wait to be shown; the dispatcher's thread writes, the ticker's takes."""
+
+    def __init__(self) -> None:
+        self._lines: deque[OutputLine] = deque()
+        self._n_bytes = 0
+        self._n_dropped = 0
+        self._lock = threading.Lock()  # guards the three above
+
+    def put(self, line: OutputLine) -> None:
+        with self._lock:
+            if self._n_bytes > MAX_LINE_BYTES:
+                self._n_dropped += 1
+            else:
+                self._lines.append(line)
+                self._n_bytes += len(line.text) + 50
+
+    def take(self) -> list[OutputLine]:
+        with self._lock:
+            lines = list(self._lines)
+            if self._n_dropped:
+                text = f"... {self._n_dropped:,} more lines were dropped: they came faster than they could be shown"
+                lines.append(OutputLine(lines[-1].worker_id if lines else 0, None, "stderr", text))
+            self._lines.clear()
+            self._n_bytes = self._n_dropped = 0
+        return lines
+
+
+class Display:
+    """The view of one job, made when there is something to show: the job has lasted, or a task has written.
+
+    Parameters
+    ----------
+    make : callable
+        Begins to watch the job with its view. It was prepared in the caller's thread, so it knows the caller's cell.
+    """
+
+    def __init__(self, make: Callable[[], Watch]) -> None:
+        self._make = make
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()  # guards making the watch once
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._watch is None:
+                self._watch = self._make()
+
+    def finish(self, *, wait: bool) -> None:
+        if self._watch is not None:
+            self._watch.finish(wait=wait)

@@ -1,0 +1,85 @@
+"""How many tasks travel together: grows from one task towards 10 ms of work, and shrinks at the tail.
+
+Owns the arithmetic only. The scheduler asks :meth:`ChunkSizer.next_size` before each chunk and reports with
+:meth:`ChunkSizer.observe` what a chunk took.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ChunkSizer"]
+
+TARGET_S = 0.010
+"""Work in one chunk: 100 times the cost of a round trip to a worker (about 0.1 ms), yet short for a progress bar."""
+
+MAX_BYTES = 2 << 20
+MAX_TASKS = 1 << 15
+GROWTH = 32
+"""At most this factor from one chunk to the next, since one fast task says little about the next thousand."""
+
+SINGLE_S = 0.001
+"""From this mean duration on, tasks travel one at a time: a round trip costs them under a tenth."""
+
+
+class ChunkSizer:
+    """Adapts the chunk size of one job to the durations seen.
+
+    Parameters
+    ----------
+    n_workers : int
+        Workers that share the job.
+    fixed : int, optional
+        A size the user asked for; then nothing is adapted.
+
+    Examples
+    --------
+    >>> sizer = ChunkSizer(n_workers=2)
+    >>> sizer.next_size(1000)
+    1
+    >>> sizer.observe(n_tasks=1, work_s=1e-6, n_bytes=10)
+    >>> sizer.next_size(1000)
+    32
+    """
+
+    def __init__(self, *, n_workers: int, fixed: int | None = None) -> None:
+        self._n_workers = n_workers
+        self._fixed = fixed
+        self._size = 1
+        self._mean_s: float | None = None
+        self._bytes_per_task = 1.0
+
+    @property
+    def depth(self) -> int:
+        """Chunks a worker may hold: two hide the round trip, one keeps long tasks free for whoever is idle."""
+        return 2 if self._mean_s is not None and self._mean_s < SINGLE_S else 1
+
+    @property
+    def size(self) -> int:
+        """The size now, before the tail is taken into account."""
+        return self._fixed or self._size
+
+    @property
+    def mean_s(self) -> float | None:
+        """Mean duration of recent tasks; None before the first."""
+        return self._mean_s
+
+    def observe(self, *, n_tasks: int, work_s: float, n_bytes: int) -> None:
+        """Learn from one ended chunk of `n_tasks` tasks that worked `work_s` seconds and sent `n_bytes`."""
+        if n_tasks < 1:
+            return
+        mean_s = max(work_s, 0.0) / n_tasks
+        # Slower news counts at once, faster news by and by: a chunk that turns out long holds up the tail.
+        weight = 0.3 if self._mean_s is not None and mean_s < self._mean_s else 0.7
+        self._mean_s = mean_s if self._mean_s is None else (1 - weight) * self._mean_s + weight * mean_s
+        self._bytes_per_task = max(1.0, 0.7 * self._bytes_per_task + 0.3 * n_bytes / n_tasks)
+        if self._mean_s >= SINGLE_S:
+            self._size = 1
+            return
+        by_time = int(TARGET_S / max(self._mean_s, 1e-9))
+        by_bytes = int(MAX_BYTES / self._bytes_per_task)
+        self._size = max(1, min(by_time, by_bytes, self._size * GROWTH, MAX_TASKS))
+
+    def next_size(self, n_left: int) -> int:
+        """Tasks for the next chunk when `n_left` wait; at most half an even share, so that the end is shared."""
+        if self._fixed is not None:
+            return min(self._fixed, n_left)
+        return max(1, min(self._size, n_left // (2 * self._n_workers)))

@@ -1,0 +1,84 @@
+"""What the scheduler tells the dispatcher to do: plain records, carried out by :mod:`nbpar.backends.dispatcher`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Chunk", "EndJob", "FailTask", "Instruction", "Interrupt", "Kill", "Loss", "Send", "StartWorker", "StopWorker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tasks ``start`` to ``stop - 1`` of a job; `attempt` counts from 1 and is above 1 only for a single task."""
+
+    chunk_id: int
+    job_id: int
+    start: int
+    stop: int
+    attempt: int = 1
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `chunk` to the worker."""
+
+    worker_id: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Drop the chunk if the worker has not begun it, else interrupt the task it runs."""
+
+    worker_id: int
+    chunk_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the worker now: ``gently`` by SIGTERM, else by SIGKILL."""
+
+    worker_id: int
+    gently: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a worker under this id."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Ask an unoccupied worker to end."""
+
+    worker_id: int
+    reason: str
+
+
+Loss = Literal["died", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class FailTask:
+    """The task is lost with its worker and is not tried again; what :meth:`Scheduler.worker_lost` returns."""
+
+    job_id: int
+    index: int
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Nothing of the job runs any more (or the time to wait for that is over)."""
+
+    job_id: int
+    status: Literal["done", "failed", "cancelled"]
+
+
+Instruction = Send | Interrupt | Kill | StartWorker | StopWorker | EndJob

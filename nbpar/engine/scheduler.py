@@ -1,0 +1,479 @@
+"""Which worker gets which tasks next: events in, instructions out; no process, no socket, no clock of its own.
+
+Owned and called by one dispatcher thread (:mod:`nbpar.backends.dispatcher`), so nothing here is locked.
+
+::
+
+    job added / fed / cancelled --+                       +--> Send, Interrupt, Kill
+    worker ready / lost ----------+--> Scheduler.decide --+--> StartWorker, StopWorker
+    tasks ended, time ------------+    (after each batch) +--> EndJob
+
+What bounds it: a worker holds at most two chunks; a job's tasks are ranges, not objects, apart from one number for each
+task that was tried more than once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from nbpar.engine.chunking import ChunkSizer
+from nbpar.engine.instructions import (
+    Chunk,
+    EndJob,
+    FailTask,
+    Instruction,
+    Interrupt,
+    Kill,
+    Loss,
+    Send,
+    StartWorker,
+    StopWorker,
+)
+
+__all__ = ["JobPlan", "Running", "Scheduler"]
+
+STOP_WAIT_S = 0.25
+"""How long the end of a stopped job waits for its running tasks; then the user has control and they are seen to."""
+
+TERMINATE_AFTER_S = 0.5
+KILL_AFTER_S = 1.0
+"""A task that was interrupted and still runs: its worker gets SIGTERM, then SIGKILL, so long after the interrupt."""
+
+EXIT_WAIT_S = 2.0
+"""A worker that was asked to end (its `worker_exit` may hang) gets SIGKILL after so long."""
+
+MAX_START_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the board says a worker runs: the task `index` of a chunk, since when; `index` None between tasks."""
+
+    chunk_id: int
+    index: int | None
+    since_s: float
+
+
+@dataclass(slots=True)
+class JobPlan:
+    """A job as the scheduler sees it.
+
+    Parameters
+    ----------
+    n_available : int
+        Tasks whose items are there; grows by :meth:`Scheduler.feed` until `closed`.
+    """
+
+    job_id: int
+    n_available: int
+    closed: bool = True
+    chunk_size: int | None = None
+    timeout_s: float | None = None
+    retries: int = 0
+    stop_on_failure: bool = True
+    max_in_flight: int | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    plan: JobPlan
+    sizer: ChunkSizer
+    n_available: int
+    closed: bool
+    next_index: int = 0
+    waiting: deque[tuple[int, int, int]] = field(default_factory=deque)  # (start, stop, attempt): sent before, to do again
+    attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
+    n_in_flight: int = 0
+    paused: bool = False
+    stopping: EndJob | None = None
+    stop_at_s: float | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        return self.n_available - self.next_index + sum(stop - start for start, stop, _ in self.waiting)
+
+    @property
+    def exhausted(self) -> bool:
+        return self.closed and self.n_in_flight == 0 and self.next_index >= self.n_available and not self.waiting
+
+
+@dataclass(slots=True)
+class _Held:
+    """A chunk on its way through a worker; tasks before `done_to` have ended."""
+
+    chunk: Chunk
+    done_to: int
+    sent_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    state: str = "absent"  # absent, starting, ready, stopping
+    held: deque[_Held] = field(default_factory=deque)
+    n_tasks: int = 0
+    stale: bool = False
+    interrupted_at_s: float | None = None
+    stopping_at_s: float | None = None
+    n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
+    loss: Loss = "died"
+
+
+class Scheduler:
+    """Shares the workers of one pool among its jobs.
+
+    Parameters
+    ----------
+    n_workers : int
+        Workers the pool is meant to have; ids are ``0`` to ``n_workers - 1``.
+    tasks_per_worker : int, optional
+        A worker is replaced after so many tasks.
+    idle_timeout_s : float, optional
+        Workers are stopped after so many seconds without a job.
+    """
+
+    def __init__(
+        self, *, n_workers: int, tasks_per_worker: int | None = None, idle_timeout_s: float | None = None
+    ) -> None:
+        self._workers = [_Worker() for _ in range(n_workers)]
+        self._tasks_per_worker = tasks_per_worker
+        self._idle_timeout_s = idle_timeout_s
+        self._jobs: dict[int, _Job] = {}
+        self._turn: deque[int] = deque()  # job ids; the next to be served stands first
+        self._n_chunks = 0
+        self._n_start_failures = 0
+        self._wanted = False  # whether workers should be there at all
+        self._idle_since_s: float | None = None
+        self._pending: list[Instruction] = []
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def add_job(self, plan: JobPlan) -> None:
+        """Take a job; its tasks are sent by the next :meth:`decide`."""
+        sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size)
+        self._jobs[plan.job_id] = _Job(plan, sizer, plan.n_available, plan.closed)
+        self._turn.append(plan.job_id)
+        self._wanted = True
+        self._idle_since_s = None
+
+    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
+        """More items of a job are there: `n_available` in all; `closed` when no more will come."""
+        if (job := self._jobs.get(job_id)) is not None:
+            job.n_available = n_available
+            job.closed = closed
+
+    def pause(self, job_id: int, *, paused: bool) -> None:
+        """Hold a job: what runs ends, nothing more is sent until it is resumed."""
+        if (job := self._jobs.get(job_id)) is not None:
+            job.paused = paused
+
+    def chunk_size(self, job_id: int) -> int:
+        """The size of a job's chunks now; 1 for a job that is unknown."""
+        return job.sizer.size if (job := self._jobs.get(job_id)) is not None else 1
+
+    def stop_job(self, job_id: int, status: EndJob, now_s: float) -> None:
+        """Send nothing more of a job and interrupt what runs of it; the first stop decides the status."""
+        job = self._jobs.get(job_id)
+        if job is None or job.stopping is not None:
+            return
+        job.stopping = status
+        job.stop_at_s = now_s + STOP_WAIT_S
+        job.waiting.clear()
+        job.next_index, job.closed = job.n_available, True
+        for worker_id, worker in enumerate(self._workers):
+            mine = [held for held in worker.held if held.chunk.job_id == job_id]
+            if mine:
+                worker.interrupted_at_s = now_s
+            # The chunk that waits goes first: else the worker would begin it when the running one is interrupted.
+            self._pending.extend(Interrupt(worker_id, held.chunk.chunk_id) for held in reversed(mine))
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether any job has not ended."""
+        return bool(self._jobs)
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def warm(self) -> None:
+        """Want workers although there is no job yet."""
+        self._wanted = True
+
+    def recycle(self) -> None:
+        """Replace every worker as soon as it holds no chunk."""
+        for worker in self._workers:
+            worker.stale = worker.state != "absent"
+
+    def worker_ready(self, worker_id: int) -> None:
+        """A started worker takes chunks from now on."""
+        self._n_start_failures = 0
+        worker = self._workers[worker_id]
+        if worker.state == "starting":
+            worker.state = "ready"
+
+    def worker_refused(self, worker_id: int) -> None:
+        """A starting worker said why it cannot work; it ends by itself, and that is not news."""
+        self._workers[worker_id].state = "stopping"
+
+    def worker_lost(self, worker_id: int, running: Running | None) -> FailTask | None:
+        """A worker is gone; its board said that it was in `running`.
+
+        Only the task that ran is to blame. Tasks that had not begun are done elsewhere at no cost; so are those of
+        the same chunk that had ended without their results having been sent (chunks hold 10 ms of work).
+
+        Returns
+        -------
+        FailTask or None
+            The task that is lost with the worker; None when none was, or when it will be tried again.
+        """
+        worker = self._workers[worker_id]
+        if worker.state == "starting":
+            self._n_start_failures += 1
+        held, loss = list(worker.held), worker.loss
+        self._workers[worker_id] = _Worker()
+        failed = None
+        for one in reversed(held):
+            index = self._requeue(one, running)
+            if index is not None and not self.task_failed(one.chunk.job_id, index):
+                failed = FailTask(one.chunk.job_id, index, loss)
+        return failed
+
+    def _requeue(self, held: _Held, running: Running | None) -> int | None:
+        """Put back what a lost worker had not ended of a chunk; the index of the task that is to blame, if any."""
+        chunk = held.chunk
+        job = self._jobs.get(chunk.job_id)
+        if job is None:
+            return None
+        job.n_in_flight -= chunk.stop - held.done_to
+        if job.stopping is not None or held.done_to >= chunk.stop:
+            return None
+        begun = running is not None and running.chunk_id == chunk.chunk_id
+        index = running.index if running is not None and begun else None
+        if index is None and begun and chunk.stop - held.done_to == 1:
+            index = held.done_to  # it died while it unpickled or pickled for this one task
+        if index is None or not held.done_to <= index < chunk.stop:
+            if begun:  # one of several, not known which: each alone, so that the next death names it
+                job.waiting.extendleft((i, i + 1, chunk.attempt) for i in range(chunk.stop - 1, held.done_to - 1, -1))
+            else:
+                job.waiting.appendleft((held.done_to, chunk.stop, chunk.attempt))
+            return None
+        if index + 1 < chunk.stop:
+            job.waiting.appendleft((index + 1, chunk.stop, chunk.attempt))
+        if held.done_to < index:
+            job.waiting.appendleft((held.done_to, index, chunk.attempt))
+        return index
+
+    @property
+    def start_failed(self) -> bool:
+        """Whether workers cannot be started: several in a row ended before they were ready."""
+        return self._n_start_failures >= MAX_START_FAILURES
+
+    def give_up_starting(self) -> None:
+        """Stop trying to start workers; the next job tries again."""
+        self._wanted = False
+        self._n_start_failures = 0
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def sent(self, worker_id: int, chunk_id: int, n_bytes: int) -> None:
+        """A chunk went out as `n_bytes` bytes."""
+        for held in self._workers[worker_id].held:
+            if held.chunk.chunk_id == chunk_id:
+                held.sent_bytes = n_bytes
+
+    def tasks_ended(
+        self, worker_id: int, chunk_id: int, *, done_to: int, final: bool, work_s: float, n_bytes: int = 0
+    ) -> Chunk | None:
+        """Tasks of a chunk before `done_to` have ended; `final` when the worker is through with the chunk.
+
+        Returns
+        -------
+        Chunk or None
+            None for a chunk that is not held (its job was given up): its results are to be dropped.
+        """
+        worker = self._workers[worker_id]
+        held = next((one for one in worker.held if one.chunk.chunk_id == chunk_id), None)
+        if held is None:
+            return None
+        chunk, n_new = held.chunk, done_to - held.done_to
+        held.done_to = done_to
+        worker.n_tasks += n_new
+        job = self._jobs.get(chunk.job_id)
+        if job is not None:
+            job.n_in_flight -= n_new
+            job.sizer.observe(n_tasks=n_new, work_s=work_s, n_bytes=n_bytes + held.sent_bytes * n_new // len(chunk))
+        if final:
+            worker.held.remove(held)
+            if not worker.held and worker.n_signals == 0:
+                worker.interrupted_at_s = None
+            if job is not None and done_to < chunk.stop:
+                job.n_in_flight -= chunk.stop - done_to
+                if job.stopping is None:
+                    job.waiting.appendleft((done_to, chunk.stop, chunk.attempt))
+        return chunk if job is not None else None
+
+    def task_failed(self, job_id: int, index: int) -> bool:
+        """A task failed; True when it will be tried again, False when that was its last run."""
+        job = self._jobs.get(job_id)
+        if job is None or job.stopping is not None:
+            return False
+        n_runs = job.attempts.get(index, 0) + 1
+        if n_runs > job.plan.retries:
+            job.attempts.pop(index, None)
+            return False
+        job.attempts[index] = n_runs
+        job.waiting.append((index, index + 1, n_runs + 1))
+        return True
+
+    # --- decisions ----------------------------------------------------------------------------------------------------
+
+    def decide(self, now_s: float, running: Mapping[int, Running]) -> list[Instruction]:
+        """All that is to be done now.
+
+        Parameters
+        ----------
+        now_s : float
+            ``time.perf_counter()``.
+        running : mapping of worker_id to Running
+            What the board says; needed only for workers whose job has a timeout.
+        """
+        self._escalate(now_s)
+        self._check_timeouts(now_s, running)
+        self._keep_workers(now_s)
+        self._hand_out()
+        self._end_jobs(now_s)
+        instructions, self._pending = self._pending, []
+        return instructions
+
+    def next_look_s(self, now_s: float) -> float | None:
+        """Seconds until :meth:`decide` must be called although nothing happened; None when events suffice."""
+        asked = (w for w in self._workers if w.interrupted_at_s is not None or w.stopping_at_s is not None)
+        looks = [0.05 for worker in asked if worker.n_signals < 2]
+        looks += [job.stop_at_s - now_s for job in self._jobs.values() if job.stop_at_s is not None]
+        looks += [
+            min(0.05, job.plan.timeout_s / 5) for job in self._jobs.values() if job.plan.timeout_s and job.n_in_flight
+        ]
+        if self._idle_timeout_s is not None and self._idle_since_s is not None and self._wanted:
+            looks.append(self._idle_since_s + self._idle_timeout_s - now_s)
+        return max(0.0, min(looks)) if looks else None
+
+    def _escalate(self, now_s: float) -> None:
+        for worker_id, worker in enumerate(self._workers):
+            asked_at_s = worker.stopping_at_s if worker.state == "stopping" else worker.interrupted_at_s
+            if asked_at_s is None or worker.n_signals == 2:
+                continue
+            deadlines = (EXIT_WAIT_S, EXIT_WAIT_S) if worker.state == "stopping" else (TERMINATE_AFTER_S, KILL_AFTER_S)
+            if now_s - asked_at_s >= deadlines[1]:
+                worker.n_signals = 2
+                self._pending.append(Kill(worker_id))
+            elif now_s - asked_at_s >= deadlines[0] and worker.n_signals == 0:
+                worker.n_signals = 1
+                self._pending.append(Kill(worker_id, gently=True))
+
+    def _check_timeouts(self, now_s: float, running: Mapping[int, Running]) -> None:
+        for worker_id, worker in enumerate(self._workers):
+            if worker.loss == "timeout" or (seen := running.get(worker_id)) is None or seen.index is None:
+                continue
+            for held in worker.held:
+                job = self._jobs.get(held.chunk.job_id)
+                if held.chunk.chunk_id != seen.chunk_id or job is None or job.plan.timeout_s is None:
+                    continue
+                if now_s - seen.since_s > job.plan.timeout_s:
+                    worker.loss = "timeout"
+                    self._pending.append(Kill(worker_id))
+
+    def _keep_workers(self, now_s: float) -> None:
+        if self._jobs:
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = now_s
+        elif self._idle_timeout_s is not None and now_s - self._idle_since_s >= self._idle_timeout_s:
+            self._wanted = False
+        for worker_id, worker in enumerate(self._workers):
+            if worker.state == "absent" and self._wanted and not self.start_failed:
+                worker.state = "starting"
+                self._pending.append(StartWorker(worker_id))
+            elif worker.state == "ready" and not worker.held and (reason := self._reason_to_stop(worker)):
+                worker.state, worker.stopping_at_s = "stopping", now_s
+                self._pending.append(StopWorker(worker_id, reason))
+
+    def _reason_to_stop(self, worker: _Worker) -> str:
+        if worker.stale:
+            return "replaced"
+        if not self._wanted:
+            return "idle"
+        if self._tasks_per_worker is not None and worker.n_tasks >= self._tasks_per_worker:
+            return f"replaced after {worker.n_tasks} tasks"
+        return ""
+
+    def _hand_out(self) -> None:
+        """Give chunks to workers, the emptiest first, each from the job whose turn it is."""
+        for depth in (0, 1):
+            for worker_id, worker in enumerate(self._workers):
+                if worker.state != "ready" or worker.stale or len(worker.held) != depth:
+                    continue
+                if (chunk := self._next_chunk(worker, depth)) is not None:
+                    worker.held.append(_Held(chunk, chunk.start))
+                    self._pending.append(Send(worker_id, chunk))
+
+    def _next_chunk(self, worker: _Worker, depth: int) -> Chunk | None:
+        allowance = None if self._tasks_per_worker is None else self._tasks_per_worker - worker.n_tasks
+        if allowance is not None and (allowance < 1 or depth > 0):
+            return None
+        for _ in range(len(self._turn)):
+            job_id = self._turn[0]
+            self._turn.rotate(-1)
+            job = self._jobs[job_id]
+            if job.paused or job.stopping is not None or depth >= job.sizer.depth:
+                continue
+            if depth and any(held.chunk.attempt > 1 for held in worker.held):
+                continue
+            if (taken := self._take(job, allowance)) is not None:
+                start, stop, attempt = taken
+                job.n_in_flight += stop - start
+                self._n_chunks += 1
+                return Chunk(self._n_chunks, job_id, start, stop, attempt)
+        return None
+
+    @staticmethod
+    def _take(job: _Job, allowance: int | None) -> tuple[int, int, int] | None:
+        limits = [] if allowance is None else [allowance]
+        if job.plan.max_in_flight is not None:
+            limits.append(job.plan.max_in_flight - job.n_in_flight)
+        if limits and min(limits) < 1:
+            return None
+        n_waiting = job.n_waiting
+        if n_waiting < 1:
+            return None
+        size = min([job.sizer.next_size(n_waiting), *limits])
+        if job.waiting:
+            start, stop, attempt = job.waiting.popleft()
+            if stop - start > size:
+                job.waiting.appendleft((start + size, stop, attempt))
+                stop = start + size
+            return start, stop, attempt
+        start = job.next_index
+        job.next_index = stop = min(start + size, job.n_available)
+        return start, stop, 1
+
+    def _end_jobs(self, now_s: float) -> None:
+        for job_id, job in list(self._jobs.items()):
+            if job.stopping is not None:
+                if job.n_in_flight > 0 and job.stop_at_s is not None and now_s < job.stop_at_s:
+                    continue
+                self._pending.append(job.stopping)
+            elif job.exhausted:
+                self._pending.append(EndJob(job_id, "done"))
+            else:
+                continue
+            del self._jobs[job_id]
+            self._turn.remove(job_id)
+
+    def ended_to(self, worker_id: int) -> int:
+        """How far the chunk that a worker runs has been reported."""
+        held = self._workers[worker_id].held
+        return held[0].done_to if held else 0
+
+    def held_chunks(self, worker_id: int) -> Iterable[Chunk]:
+        """Chunks a worker holds, the running one first."""
+        return (held.chunk for held in self._workers[worker_id].held)

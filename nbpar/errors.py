@@ -1,0 +1,172 @@
+"""Every error nbpar raises of its own, in one tree under :class:`NbparError`.
+
+Owns the classes and their one-line messages; any layer raises them. A task's own exception is *not* wrapped when it is
+raised: the user gets the type the task raised, with a note that names the item. The classes here stand for what has no
+exception of its own (a dead worker, a timeout, an object that cannot travel) and for outcomes that are returned
+instead of raised (``on_error="return"``, ``job.errors``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "InternalError",
+    "JobCancelledError",
+    "JobInterrupt",
+    "NbparError",
+    "OptionsError",
+    "PoolClosedError",
+    "RemoteError",
+    "SerializationError",
+    "TaskError",
+    "TaskTimeoutError",
+    "WorkerDiedError",
+    "WorkerStartError",
+]
+
+
+class NbparError(Exception):
+    """Root of all errors that nbpar raises of its own."""
+
+
+class OptionsError(NbparError, ValueError):
+    """An argument is not allowed; raised before any work starts.
+
+    Parameters
+    ----------
+    option : str
+        Name of the argument, as the caller wrote it.
+    value : object
+        What came.
+    allowed : str
+        What is allowed, in words.
+    """
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(option, value, allowed)
+        self.option = option
+        self.value = value
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.option}={self.value!r} is not allowed; allowed: {self.allowed}"
+
+
+class TaskError(NbparError):
+    """One task failed. ``__cause__`` is the exception the task raised, if it raised one.
+
+    Attributes
+    ----------
+    index : int
+        Position of the item in the input.
+    item_repr : str
+        Short repr of the item.
+    worker_id : int or None
+        The worker that ran the task; None when it never reached one.
+    message : str
+        What happened, in one line.
+    remote_traceback : str
+        The traceback from the worker as text; empty when there is none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        index: int = -1,
+        item_repr: str = "",
+        worker_id: int | None = None,
+        remote_traceback: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.index = index
+        self.item_repr = item_repr
+        self.worker_id = worker_id
+        self.remote_traceback = remote_traceback
+
+    @property
+    def where(self) -> str:
+        """The item in a form fit for a sentence: ``item 3 = {'n': 0}``."""
+        return f"item {self.index} = {self.item_repr}" if self.item_repr else f"item {self.index}"
+
+    def __str__(self) -> str:
+        return self.message if self.index < 0 else f"{self.where}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__)
+
+
+def _rebuild(cls: type[TaskError], state: dict[str, Any]) -> TaskError:
+    """Unpickle a :class:`TaskError` of any subclass, whatever its signature."""
+    error = cls.__new__(cls, state["message"])
+    error.args = (state["message"],)
+    error.__dict__.update(state)
+    return error
+
+
+class WorkerDiedError(TaskError):
+    """A worker process ended while it ran this task.
+
+    Attributes
+    ----------
+    exit_code : int or None
+        The exit code, or minus the signal's number; None when it could not be learnt.
+    pid : int or None
+        The process that ended.
+    """
+
+    exit_code: int | None = None
+    pid: int | None = None
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """A task ran longer than the job's ``timeout`` and was stopped."""
+
+
+class SerializationError(TaskError):
+    """An argument, a function or a result could not travel; the message names the object and the path to it."""
+
+
+class RemoteError(TaskError):
+    """A task raised an exception that could not be rebuilt here.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the original exception's type.
+    """
+
+    type_name: str = ""
+
+
+class JobCancelledError(NbparError):
+    """The job was cancelled; what had finished is in ``job.results``."""
+
+
+class PoolClosedError(NbparError, RuntimeError):
+    """The pool was shut down and takes no more jobs."""
+
+
+class WorkerStartError(NbparError, RuntimeError):
+    """Workers could not be started, or their ``worker_init`` failed (then ``__cause__`` is its exception)."""
+
+
+class InternalError(NbparError):
+    """A state that should never be; please report it with the message."""
+
+
+class JobInterrupt(KeyboardInterrupt):
+    """The stop button or Ctrl-C ended a job; shown as one line.
+
+    A :class:`KeyboardInterrupt`, so that the cells after this one do not run and ``except Exception`` does not
+    swallow it.
+    """
+
+    def _render_traceback_(self) -> Sequence[str]:
+        """One line in IPython instead of a traceback."""
+        return [str(self)]

@@ -1,0 +1,204 @@
+"""What can be set, with every check of an argument and its message.
+
+Owns :class:`JobOptions` (one map call) and :class:`PoolOptions` (one pool): frozen, checked when made, so that no work
+starts with a bad argument. Called by :mod:`nbpar.api` and :mod:`nbpar.pool`; every layer may read them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from nbpar.errors import OptionsError
+
+__all__ = ["JobOptions", "OnError", "PoolOptions", "Serializer", "StartMethod", "default_start_method", "usable_cpus"]
+
+OnError = Literal["raise", "return", "skip"]
+StartMethod = Literal["forkserver", "spawn", "fork", "threads", "serial"]
+Serializer = Literal["auto", "dill"]
+
+
+def default_start_method() -> StartMethod:
+    """``forkserver`` where the system has it, else ``spawn`` (Windows)."""
+    return "spawn" if sys.platform == "win32" else "forkserver"
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may really use: its affinity and the cgroup's quota, not the machine's count.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> usable_cpus() >= 1
+    True
+    """
+    try:
+        n_cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        n_cpus = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, n_cpus if quota is None else min(n_cpus, math.ceil(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs by the container's quota (cgroup v2, then v1); None without a limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
+            quota_us = int(file.read())
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
+            period_us = int(file.read())
+        return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """Options of one map call; :func:`nbpar.map` describes them.
+
+    Examples
+    --------
+    >>> JobOptions(retries=-1)
+    Traceback (most recent call last):
+    ...
+    nbpar.errors.OptionsError: retries=-1 is not allowed; allowed: a whole number, 0 or more
+    """
+
+    chunk_size: int | None = None
+    timeout: float | None = None
+    retries: int = 0
+    on_error: OnError = "raise"
+    seed: int | None = None
+    progress: bool | None = None
+    name: str | None = None
+    max_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("chunk_size", self.chunk_size, least=1, none="chosen while the job runs")
+        _seconds("timeout", self.timeout, none="no limit")
+        _whole("retries", self.retries, least=0)
+        _one_of("on_error", self.on_error, get_args(OnError))
+        _whole("seed", self.seed, least=0, none="a fresh seed")
+        if self.progress is not None and not isinstance(self.progress, bool):
+            raise OptionsError("progress", self.progress, "True, False, or None to decide by where the code runs")
+        if self.name is not None and not isinstance(self.name, str):
+            raise OptionsError("name", self.name, "a string, or None for the function's name")
+        _whole("max_in_flight", self.max_in_flight, least=1, none="bounded by chunks and workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """Options of a pool; :class:`nbpar.WorkerPool` describes them. ``None`` for `n_workers` is resolved here."""
+
+    n_workers: int | None = None
+    start_method: StartMethod = field(default_factory=default_start_method)
+    worker_init: Callable[[], Any] | None = None
+    worker_exit: Callable[[], Any] | None = None
+    tasks_per_worker: int | None = None
+    cpu_ids: Sequence[int | Sequence[int]] | None = None
+    threads_per_worker: int | Literal["auto"] = "auto"
+    serializer: Serializer = "auto"
+    env: Mapping[str, str] | None = field(default=None, repr=False)  # may hold secrets: never in a repr
+    idle_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _whole("n_workers", self.n_workers, least=1, none="the CPUs this process may use")
+        _one_of("start_method", self.start_method, get_args(StartMethod))
+        if sys.platform == "win32" and self.start_method in ("fork", "forkserver"):
+            raise OptionsError("start_method", self.start_method, "'spawn', 'threads' or 'serial' on Windows")
+        for option in ("worker_init", "worker_exit"):
+            value = getattr(self, option)
+            if value is not None and not callable(value):
+                raise OptionsError(option, value, "a function without arguments, or None")
+        _whole("tasks_per_worker", self.tasks_per_worker, least=1, none="no limit")
+        if self.threads_per_worker != "auto":
+            _whole("threads_per_worker", self.threads_per_worker, least=1, none=None)
+        _one_of("serializer", self.serializer, get_args(Serializer))
+        _seconds("idle_timeout", self.idle_timeout, none="workers stay")
+        if self.n_workers is None:
+            object.__setattr__(self, "n_workers", 1 if self.start_method == "serial" else usable_cpus())
+        if self.start_method == "serial" and self.n_workers != 1:
+            raise OptionsError("n_workers", self.n_workers, "1 or None with start_method='serial'")
+        self._check_env()
+        self._check_cpu_ids()
+
+    def _check_env(self) -> None:
+        if self.env is None:
+            return
+        if self.start_method in ("threads", "serial"):
+            raise OptionsError("env", "...", f"None with start_method={self.start_method!r}: there is one process only")
+        named = "a mapping of strings to strings"
+        if not isinstance(self.env, Mapping):
+            raise OptionsError("env", f"<{type(self.env).__name__}>", named)
+        for key, value in self.env.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise OptionsError("env", f"<entry {key!r}>", named)
+
+    def _check_cpu_ids(self) -> None:
+        if self.cpu_ids is None:
+            return
+        if self.start_method in ("threads", "serial") or not hasattr(os, "sched_setaffinity"):
+            raise OptionsError("cpu_ids", self.cpu_ids, "None unless workers are processes on Linux")
+        allowed = os.sched_getaffinity(0)
+        named = f"one CPU, or a list of CPUs, for each of the {self.n_workers} workers, out of {sorted(allowed)}"
+        if isinstance(self.cpu_ids, str) or not isinstance(self.cpu_ids, Sequence):
+            raise OptionsError("cpu_ids", self.cpu_ids, named)
+        if len(self.cpu_ids) != self.n_workers:
+            raise OptionsError("cpu_ids", self.cpu_ids, named)
+        for one in self.cpu_ids:
+            cpus = [one] if isinstance(one, int) else list(one)
+            if not cpus or not allowed.issuperset(cpus):
+                raise OptionsError("cpu_ids", self.cpu_ids, named)
+
+    @property
+    def count(self) -> int:
+        """`n_workers` as the number it was resolved to."""
+        assert self.n_workers is not None
+        return self.n_workers
+
+    @property
+    def threads(self) -> int:
+        """BLAS/OpenMP threads of one worker: the cores shared out, at least one."""
+        if self.threads_per_worker == "auto":
+            return max(1, usable_cpus() // self.count)
+        return self.threads_per_worker
+
+
+def _whole(option: str, value: object, *, least: int, none: str | None = None) -> None:
+    """Check for an ``int`` (numpy integers pass) of at least `least`; None passes when `none` says what it means."""
+    if value is None and none is not None:
+        return
+    allowed = f"a whole number, {least} or more" + (f", or None ({none})" if none else "")
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise OptionsError(option, value, allowed)
+    if value.__index__() < least:
+        raise OptionsError(option, value, allowed)
+
+
+def _seconds(option: str, value: object, *, none: str) -> None:
+    if value is None:
+        return
+    allowed = f"seconds as a number above 0, or None ({none})"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OptionsError(option, value, allowed)
+    if not (value > 0 and math.isfinite(value)):
+        raise OptionsError(option, value, allowed)
+
+
+def _one_of(option: str, value: object, choices: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise OptionsError(option, value, ", ".join(repr(choice) for choice in choices))

@@ -1,0 +1,466 @@
+"""`WorkerPool`: checks options, owns a backend, turns calls into jobs.
+
+Called by users and by :mod:`nbpar.api`, whose functions are the same verbs on the notebook's own pool.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import secrets
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast
+
+from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
+from nbpar.engine.events import Snapshot
+from nbpar.errors import OptionsError, PoolClosedError
+from nbpar.future import TaskFuture
+from nbpar.job import Job
+from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method
+from nbpar.streaming import stream
+from nbpar.views.controls import Controls
+from nbpar.views.ticker import Watch, watch
+
+__all__ = ["WorkerPool", "jobs"]
+
+R = TypeVar("R")
+
+MAX_JOBS_KEPT = 100
+
+_job_ids = itertools.count(1)
+_recent: deque[Job[Any]] = deque(maxlen=MAX_JOBS_KEPT)
+
+
+def jobs() -> list[Job[Any]]:
+    """The jobs of this session, the oldest first; the last 100 are kept.
+
+    Returns
+    -------
+    list of Job
+        Without the single tasks of `submit`.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> with nbpar.WorkerPool(start_method="serial") as pool:
+    ...     _ = pool.map(abs, [-1, 2])
+    >>> nbpar.jobs()[-1].results
+    [1, 2]
+    """
+    return list(_recent)
+
+
+class WorkerPool:
+    """Workers with a life: started at the first job, warm between jobs, ended by the ``with`` block or `shutdown`.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        By default the CPUs this process may really use (affinity and cgroup quota).
+    start_method : {"forkserver", "spawn", "fork", "threads", "serial"}, optional
+        How workers exist. ``"forkserver"`` (on Windows ``"spawn"``) by default. ``"fork"`` copies the kernel as it is,
+        threads and held locks included, and may hang. ``"threads"`` share the kernel's memory and its GIL.
+        ``"serial"`` runs tasks in the caller's thread, for debugging.
+    worker_init, worker_exit : callable, optional
+        Called without arguments in each worker, when it starts and when it ends.
+    tasks_per_worker : int, optional
+        A worker is replaced after so many tasks.
+    cpu_ids : sequence, optional
+        For each worker the CPU, or the list of CPUs, it may run on.
+    threads_per_worker : int or "auto", optional
+        BLAS and OpenMP threads of a worker; ``"auto"`` shares the CPUs out.
+    serializer : {"auto", "dill"}, optional
+        ``"dill"`` forces dill for functions and data.
+    env : mapping of str to str, optional
+        Environment variables to set in the workers.
+    idle_timeout : float, optional
+        Seconds without a job after which the workers end; they come back with the next job.
+
+    Raises
+    ------
+    OptionsError
+        When an option is not allowed; it names the option, the value and what is allowed.
+    SerializationError
+        When `worker_init` or `worker_exit` cannot be sent to workers.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> with nbpar.WorkerPool(n_workers=2, start_method="threads") as pool:
+    ...     pool.map(lambda x: x * x, range(5))
+    [0, 1, 4, 9, 16]
+    """
+
+    def __init__(
+        self,
+        *,
+        n_workers: int | None = None,
+        start_method: StartMethod | None = None,
+        worker_init: Callable[[], Any] | None = None,
+        worker_exit: Callable[[], Any] | None = None,
+        tasks_per_worker: int | None = None,
+        cpu_ids: Sequence[int | Sequence[int]] | None = None,
+        threads_per_worker: int | Literal["auto"] = "auto",
+        serializer: Serializer = "auto",
+        env: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
+        self._options = PoolOptions(
+            n_workers=n_workers,
+            start_method=default_start_method() if start_method is None else start_method,
+            worker_init=worker_init,
+            worker_exit=worker_exit,
+            tasks_per_worker=tasks_per_worker,
+            cpu_ids=cpu_ids,
+            threads_per_worker=threads_per_worker,
+            serializer=serializer,
+            env=env,
+            idle_timeout=idle_timeout,
+        )
+        self._backend = _make_backend(self._options)
+        self._owner_pid = os.getpid()
+        self._closed = False
+        self._unfinished: weakref.WeakSet[Job[Any] | TaskFuture[Any]] = weakref.WeakSet()
+        # A pool that is dropped, and the end of the interpreter, end the workers and do not wait for tasks.
+        self._finalizer = weakref.finalize(self, _end_backend, self._backend, self._owner_pid)
+        self._finalizer.atexit = False
+        _backends.add(self._backend)
+
+    @property
+    def n_workers(self) -> int:
+        """Workers the pool is meant to have."""
+        return self._options.count
+
+    @property
+    def start_method(self) -> StartMethod:
+        """How its workers exist."""
+        return self._options.start_method
+
+    def map(
+        self,
+        function: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        chunk_size: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+        progress: bool | None = None,
+        name: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> list[R]:
+        """Call ``function(item)`` for each item and return the results in order; see :func:`nbpar.map`."""
+        __tracebackhide__ = True
+        options = JobOptions(
+            chunk_size=chunk_size,
+            timeout=timeout,
+            retries=retries,
+            on_error=on_error,
+            seed=seed,
+            progress=progress,
+            name=name,
+            max_in_flight=max_in_flight,
+        )
+        return self._start(function, iterables, options).finish()
+
+    def starmap(
+        self,
+        function: Callable[..., R],
+        /,
+        iterable: Iterable[Iterable[Any]],
+        *,
+        chunk_size: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+        progress: bool | None = None,
+        name: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> list[R]:
+        """Call ``function(*item)`` for each item and return the results in order; see :func:`nbpar.starmap`."""
+        __tracebackhide__ = True
+        options = JobOptions(
+            chunk_size=chunk_size,
+            timeout=timeout,
+            retries=retries,
+            on_error=on_error,
+            seed=seed,
+            progress=progress,
+            name=name,
+            max_in_flight=max_in_flight,
+        )
+        return self._start(function, (iterable,), options, star=True).finish()
+
+    def imap(
+        self,
+        function: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunk_size: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+        progress: bool | None = None,
+        name: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> Iterator[R]:
+        """Give results out one by one while the input is read a bounded way ahead; see :func:`nbpar.imap`."""
+        options = JobOptions(
+            chunk_size=chunk_size,
+            timeout=timeout,
+            retries=retries,
+            on_error=on_error,
+            seed=seed,
+            progress=progress,
+            name=name,
+            max_in_flight=max_in_flight,
+        )
+        if not isinstance(ordered, bool):
+            raise OptionsError("ordered", ordered, "True or False")
+        items = iter(_zipped(function, iterables))
+        source = Streamed()
+        job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1)
+        return stream(
+            job,
+            self._backend,
+            items,
+            source,
+            ordered=ordered,
+            on_error=on_error,
+            n_workers=self.n_workers,
+            window=max_in_flight,
+        )
+
+    def map_async(
+        self,
+        function: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        chunk_size: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+        progress: bool | None = None,
+        name: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> Job[R]:
+        """Begin a map and return its :class:`~nbpar.job.Job` at once; see :func:`nbpar.map_async`."""
+        options = JobOptions(
+            chunk_size=chunk_size,
+            timeout=timeout,
+            retries=retries,
+            on_error=on_error,
+            seed=seed,
+            progress=progress,
+            name=name,
+            max_in_flight=max_in_flight,
+        )
+        job: Job[R] = self._start(function, iterables, options)
+        if not job.done():
+            job.show_now()
+        return job
+
+    def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFuture[R]:
+        """Call ``function(*args, **kwargs)`` in a worker; see :func:`nbpar.submit`."""
+        _check_function(function)
+        self._check_open()
+        job_id = next(_job_ids)
+        view = _view(False, None)
+        future: TaskFuture[R] = TaskFuture(
+            self._backend, job_id, lambda future: watch(view, _no_snapshot, future.take_lines)
+        )
+        # The function is an argument like the others, so that a new one costs no message of its own.
+        source = Listed([(function, args, kwargs)])
+        self._backend.submit(JobSpec(job_id, _call, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
+        return future
+
+    def warm(self) -> None:
+        """Start the workers ahead of the first job; returns at once."""
+        self._check_open()
+        self._backend.warm()
+
+    def restart(self) -> None:
+        """Replace every worker as soon as it is free; running tasks end first."""
+        self.renew("The workers were restarted.")
+
+    def renew(self, reason: str) -> None:
+        """Replace every worker as soon as it is free, and tell the jobs under way why."""
+        self._check_open()
+        self._backend.recycle(reason)
+
+    def pids(self) -> dict[int, int]:
+        """Process id of each worker that is up, by worker_id."""
+        return dict(self._backend.pids())
+
+    def shutdown(self, wait: bool = True, *, cancel: bool = False) -> None:
+        """End the pool; it takes no more jobs.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when its jobs have ended and nothing is left of the workers.
+        cancel : bool
+            Cancel the jobs instead of letting them end.
+        """
+        self._closed = True
+        if os.getpid() == self._owner_pid:
+            self._backend.shutdown(wait=wait, cancel=cancel)
+            self._finalizer.detach()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self.shutdown(wait=True, cancel=exc_type is not None)
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._closed else f"{len(self._backend.pids())} up"
+        return f"<WorkerPool of {self.n_workers} workers ({self.start_method}): {state}>"
+
+    # --- from a call to a job -----------------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        function: Callable[..., R],
+        iterables: Sequence[Iterable[Any]],
+        options: JobOptions,
+        *,
+        star: bool = False,
+    ) -> Job[R]:
+        items = _zipped(function, iterables)
+        listed = items if _is_sliceable(items) else list(items)
+        return self._begin(function, Listed(cast("Sequence[Any]", listed)), len(listed), options, star=star or len(iterables) > 1)
+
+    def _begin(
+        self,
+        function: Callable[..., R],
+        source: Listed | Streamed,
+        n_tasks: int | None,
+        options: JobOptions,
+        *,
+        star: bool,
+    ) -> Job[R]:
+        _check_function(function)
+        self._check_open()
+        job_id = next(_job_ids)
+        name = options.name or f"map {_name_of(function)}"
+        controls: list[Controls] = []
+        view = _view(options.progress, lambda: controls[0])
+        job: Job[R] = Job(
+            job_id=job_id,
+            name=name,
+            n_tasks=n_tasks,
+            n_workers=self.n_workers,
+            backend=self._backend,
+            on_error=options.on_error,
+            make_watch=lambda job: watch(view, job.snapshot, job.take_lines),
+        )
+        controls.append(Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume))
+        seed = secrets.randbits(64) if options.seed is None else options.seed
+        spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
+        self._backend.submit(spec)
+        _recent.append(job)
+        return job
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._owner_pid:
+            raise PoolClosedError("this pool belongs to the process that made it; make one of your own after a fork")
+        if self._closed:
+            raise PoolClosedError("this pool was shut down; make another one")
+
+
+_SUBMIT = JobOptions(on_error="return", progress=False)
+
+_backends: weakref.WeakSet[Backend] = weakref.WeakSet()
+
+
+def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    """What a worker calls for `submit`."""
+    return function(*args, **kwargs)
+
+
+def _make_backend(options: PoolOptions) -> Backend:
+    if options.start_method == "serial":
+        from nbpar.backends.serial import SerialBackend
+
+        return SerialBackend(options)
+    from nbpar.backends.dispatcher import Dispatcher
+
+    if options.start_method == "threads":
+        from nbpar.backends.threads import ThreadWorkers
+
+        return Dispatcher(ThreadWorkers(options), options)
+    from nbpar.backends.processes import ProcessWorkers
+
+    return Dispatcher(ProcessWorkers(options), options)
+
+
+def _end_backend(backend: Backend, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:
+        backend.shutdown(wait=False, cancel=True)
+
+
+@atexit.register
+def _end_all() -> None:
+    """The interpreter's exit never waits for tasks."""
+    for backend in list(_backends):
+        backend.shutdown(wait=True, cancel=True)
+
+
+def _view(progress: bool | None, controls: Callable[[], Controls] | None) -> Any:
+    from nbpar.views import choose
+
+    if controls is None:
+        return choose(progress, controls=None)
+    late = Controls(
+        cancel=lambda: controls().cancel(), pause=lambda: controls().pause(), resume=lambda: controls().resume()
+    )
+    return choose(progress, controls=late)
+
+
+def _no_snapshot() -> Snapshot:
+    """For the watch of a single task: nothing is drawn, so the picture stays empty."""
+    return Snapshot(0, "", "running", 1, 0, 0, 0.0, 0.0, None, 1, ())
+
+
+def _ignore(_value: object) -> None:
+    """For callbacks whose result nobody wants."""
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    function = getattr(function, "func", function)  # functools.partial
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return "lambda" if name == "<lambda>" else str(name)
+
+
+def _check_function(function: object) -> None:
+    if not callable(function):
+        raise OptionsError("function", function, "something that can be called")
+
+
+def _zipped(function: object, iterables: Sequence[Iterable[Any]]) -> Iterable[Any]:
+    """The one iterable, or several side by side as in builtins.map: as long as the shortest."""
+    _check_function(function)
+    if not iterables:
+        raise OptionsError("iterables", (), "one or more iterables after the function")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            raise OptionsError("iterable", iterable, "something that can be iterated")
+    return iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+
+
+def _is_sliceable(items: Iterable[Any]) -> bool:
+    """Whether a slice of `items` iterates as its items: then slices travel instead of lists."""
+    if isinstance(items, list | tuple | range):
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(items) is numpy.ndarray and items.ndim >= 1

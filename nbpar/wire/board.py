@@ -1,0 +1,114 @@
+"""The board: one shared-memory page with a slot per worker, written with plain stores.
+
+A worker writes what it runs, since when and how far into its own slot; the kernel reads it for progress, task timeouts
+and the blame for a death, and writes which chunks to drop. No message per task. Each word has one writer; an aligned
+8-byte store is atomic on the platforms Python runs on, and no two words need to be seen together.
+
+The memory is a ``multiprocess`` ``RawArray``: anonymous (unlinked at once) and freed with the last process that maps it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+__all__ = ["BOARD_WORDS", "Slot", "make_board"]
+
+BOARD_WORDS = 16
+"""64-bit words in a slot: two cache lines, so that workers do not write into each other's."""
+
+# Words of a slot; the first group is the worker's, the last the kernel's.
+CHUNK, TASK, SINCE_NS, TRACK_DONE, TRACK_TOTAL = range(5)
+DROP = 8  # and DROP + 1: a worker holds at most two chunks
+
+_UNKNOWN_TOTAL = (1 << 64) - 1
+
+
+def make_board(context: Any, n_workers: int) -> Any:
+    """A board for `n_workers`, to be passed to :class:`Slot` here and, through a process's arguments, in workers."""
+    return context.RawArray(ctypes.c_uint64, BOARD_WORDS * n_workers)
+
+
+class Slot:
+    """One worker's words.
+
+    Attributes
+    ----------
+    words : memoryview
+        The raw words; the worker's hot loop stores into ``words[TASK]`` itself.
+    """
+
+    __slots__ = ("words",)
+
+    def __init__(self, board: Any, worker_id: int) -> None:
+        start = worker_id * BOARD_WORDS
+        self.words = memoryview(board).cast("B").cast("Q")[start : start + BOARD_WORDS]
+
+    def clear(self) -> None:
+        """Forget everything; the kernel calls it before it starts a worker in this slot."""
+        for word in range(BOARD_WORDS):
+            self.words[word] = 0
+
+    # --- the worker's side --------------------------------------------------------------------------------------------
+
+    def begin_chunk(self, chunk_id: int) -> None:
+        """The worker has taken up a chunk; no task of it runs yet."""
+        words = self.words
+        words[TASK] = 0
+        words[SINCE_NS] = time.perf_counter_ns()
+        words[CHUNK] = chunk_id
+
+    def begin_task(self, index: int) -> None:
+        """The task `index` runs from now on."""
+        words = self.words
+        words[TRACK_DONE] = words[TRACK_TOTAL] = 0
+        words[SINCE_NS] = time.perf_counter_ns()
+        words[TASK] = index + 1
+
+    def end_chunk(self) -> None:
+        """The results of the chunk have been sent."""
+        self.words[TASK] = 0
+        self.words[CHUNK] = 0
+
+    def track(self, n_done: int, n_total: int | None) -> None:
+        """Progress within the running task."""
+        self.words[TRACK_TOTAL] = _UNKNOWN_TOTAL if n_total is None else n_total + 1
+        self.words[TRACK_DONE] = n_done
+
+    def drops(self, chunk_id: int) -> bool:
+        """Whether the kernel wants this chunk dropped or interrupted."""
+        return self.words[DROP] == chunk_id or self.words[DROP + 1] == chunk_id
+
+    # --- the kernel's side --------------------------------------------------------------------------------------------
+
+    def drop(self, chunk_id: int) -> None:
+        """Ask for a chunk to be dropped; the last two requests stand."""
+        words = self.words
+        if not self.drops(chunk_id):
+            words[DROP + 1] = words[DROP]
+            words[DROP] = chunk_id
+
+    @property
+    def chunk_id(self) -> int | None:
+        """The chunk that the worker has taken up, None between chunks."""
+        return self.words[CHUNK] or None
+
+    @property
+    def index(self) -> int | None:
+        """The task that runs now, None between tasks."""
+        task = self.words[TASK]
+        return task - 1 if task else None
+
+    @property
+    def since_s(self) -> float:
+        """When the running task began, as ``time.perf_counter()``."""
+        return self.words[SINCE_NS] / 1e9
+
+    @property
+    def tracked(self) -> tuple[int, int | None] | None:
+        """Progress within the running task as (done, total or None); None when it reports none."""
+        total = self.words[TRACK_TOTAL]
+        if not total:
+            return None
+        return self.words[TRACK_DONE], (None if total == _UNKNOWN_TOTAL else total - 1)

@@ -1,0 +1,303 @@
+"""Framed messages over a stream socket: whole objects in, whole objects out, large buffers never joined or copied twice.
+
+Owns the framing and the two ways to move it: :class:`Channel` never blocks (the kernel's dispatcher drives it from its
+selector) and :class:`WorkerChannel` blocks (a worker has nothing else to do). A deadlock by two full sockets cannot be,
+since the dispatcher always reads while it has something to write.
+
+A message is a header, the length of each buffer, a small `head` (plain pickle), a `payload` and the buffers. A stream,
+not SEQPACKET: without arenas a message may be larger than a socket's send buffer, and one code serves every system.
+
+What bounds the outgoing queue of a :class:`Channel`: the scheduler, which lets a worker hold two chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Channel", "ChannelClosed", "Message", "WorkerChannel", "channel_pair"]
+
+_HEADER = struct.Struct("<IIQ5q2d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers, two times
+_READ_BYTES = 1 << 18
+_WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below malloc's mmap threshold that is cheap
+_MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
+_MAX_PARTS = 512  # IOV_MAX is 1024 on Linux and macOS
+_MAX_FDS = 64
+
+
+class ChannelClosed(ConnectionError):
+    """The other side is gone."""
+
+
+@dataclass(slots=True)
+class Message:
+    """One message; what the numbers and times mean depends on `kind` (:mod:`nbpar.wire.messages`)."""
+
+    kind: int
+    numbers: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    times: tuple[float, float] = (0.0, 0.0)
+    head: bytes = b""
+    payload: bytes | bytearray | memoryview = b""
+    buffers: Sequence[bytes | bytearray | memoryview] = ()
+    fds: list[int] = field(default_factory=list)
+
+    def parts(self) -> list[memoryview]:
+        """The message as byte pieces, in order, without joining large ones."""
+        lengths = [memoryview(buffer).nbytes for buffer in self.buffers]
+        n_both = len(lengths) << 8 | len(self.fds)
+        payload = memoryview(self.payload)
+        header = _HEADER.pack(
+            self.kind, n_both, len(self.head) << 40 | payload.nbytes, *self.numbers, *self.times
+        )
+        start = header + struct.pack(f"<{len(lengths)}Q", *lengths) + self.head
+        if payload.nbytes <= 1 << 12:
+            start += payload
+            pieces = [memoryview(start)]
+        else:
+            pieces = [memoryview(start), payload]
+        pieces += [memoryview(buffer).cast("B") for buffer in self.buffers]
+        return [piece for piece in pieces if piece.nbytes]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of payload and buffers."""
+        return len(self.payload) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected stream sockets: the kernel's end and the worker's."""
+    return socket.socketpair()
+
+
+class _Parser:
+    """Bytes in, messages out. Small messages are cut from one read; a large piece is received into its own memory."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._message: Message | None = None
+        self._n_fds = 0
+        self._pieces: list[tuple[str, bytearray]] = []  # still to be filled, the first partly
+        self._filled = 0
+        self.fds: deque[int] = deque()
+
+    def target(self) -> memoryview | None:
+        """Where to receive into when a large piece is under way; None to read anything."""
+        if not self._pieces:
+            return None
+        return memoryview(self._pieces[0][1])[self._filled :]
+
+    def filled(self, n_bytes: int) -> Message | None:
+        """`n_bytes` were received into :meth:`target`."""
+        self._filled += n_bytes
+        return self._advance()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[Message]:
+        """Messages that `data` completes."""
+        self._pending += data
+        while True:
+            if self._pieces:
+                if not self._pending:
+                    return
+                room = memoryview(self._pieces[0][1])[self._filled :]
+                n_bytes = min(len(room), len(self._pending))
+                room[:n_bytes] = memoryview(self._pending)[:n_bytes]
+                room.release()
+                del self._pending[:n_bytes]
+                self._filled += n_bytes
+                if (message := self._advance()) is not None:
+                    yield message
+            elif not self._begin():
+                return
+            elif (message := self._advance()) is not None:
+                yield message
+
+    def _begin(self) -> bool:
+        """Start a message from the pending bytes; False when the header is not whole yet."""
+        pending = self._pending
+        if len(pending) < _HEADER.size:
+            return False
+        kind, n_both, lengths, *rest = _HEADER.unpack_from(pending)
+        n_buffers, self._n_fds = n_both >> 8, n_both & 0xFF
+        start = _HEADER.size + 8 * n_buffers
+        if len(pending) < start:
+            return False
+        n_head, n_payload = lengths >> 40, lengths & (1 << 40) - 1
+        sizes = struct.unpack_from(f"<{n_buffers}Q", pending, _HEADER.size)
+        del pending[:start]
+        numbers, times = tuple(rest[:5]), tuple(rest[5:])
+        self._message = Message(kind, numbers, times, buffers=[])
+        self._pieces = [("head", bytearray(n_head)), ("payload", bytearray(n_payload))]
+        self._pieces += [("buffer", bytearray(size)) for size in sizes]
+        self._filled = 0
+        return True
+
+    def _advance(self) -> Message | None:
+        """Take over the pieces that are full; the message once all are."""
+        message = self._message
+        assert message is not None
+        while self._pieces and self._filled == len(self._pieces[0][1]):
+            name, data = self._pieces.pop(0)
+            self._filled = 0
+            if name == "head":
+                message.head = bytes(data)
+            elif name == "payload":
+                message.payload = data
+            else:
+                message.buffers.append(data)  # type: ignore[attr-defined]  # a list while it is being received
+        if self._pieces:
+            return None
+        message.fds = [self.fds.popleft() for _ in range(self._n_fds)]
+        self._message = None
+        return message
+
+
+class Channel:
+    """The kernel's end: never blocks. The dispatcher's thread is the only caller.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        One end of :func:`channel_pair`; the channel owns it from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._out: deque[tuple[deque[memoryview], list[int]]] = deque()
+        self._parser = _Parser()
+        self._scratch = bytearray(_READ_BYTES)
+
+    def fileno(self) -> int:
+        """For the selector."""
+        return self._socket.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something waits for the socket to take more."""
+        return bool(self._out)
+
+    def send(self, message: Message) -> None:
+        """Queue a message and write what the socket takes now."""
+        self._out.append((deque(message.parts()), message.fds))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes; a broken connection is left to :meth:`receive` to tell."""
+        while self._out:
+            parts, fds = self._out[0]
+            try:
+                if fds:
+                    n_sent = socket.send_fds(self._socket, [parts[0]], fds)
+                    fds.clear()
+                else:
+                    n_sent = self._socket.sendmsg([parts[i] for i in range(min(len(parts), _MAX_PARTS))])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._out.clear()
+                return
+            while parts and n_sent >= parts[0].nbytes:
+                n_sent -= parts.popleft().nbytes
+            if n_sent:
+                parts[0] = parts[0][n_sent:]
+            if not parts:
+                self._out.popleft()
+
+    def receive(self) -> list[Message]:
+        """All messages that are there.
+
+        Raises
+        ------
+        ChannelClosed
+            When the worker's end is closed and every whole message has been handed out.
+        """
+        messages: list[Message] = []
+        while True:
+            target = self._parser.target()
+            try:
+                n_bytes = self._socket.recv_into(self._scratch if target is None else target)
+            except BlockingIOError:
+                return messages
+            except OSError:
+                n_bytes = 0
+            if n_bytes == 0:
+                if messages:
+                    return messages  # the close is seen again at the next call
+                raise ChannelClosed
+            if target is None:
+                messages.extend(self._parser.feed(memoryview(self._scratch)[:n_bytes]))
+                if n_bytes < _READ_BYTES or len(messages) >= _MAX_MESSAGES:
+                    return messages
+            elif (message := self._parser.filled(n_bytes)) is not None:
+                messages.append(message)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._out.clear()
+        self._socket.close()
+
+
+class WorkerChannel:
+    """The worker's end: blocks. Only the worker's main thread receives; `send` may be called by any thread in turn."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._parser = _Parser()
+        self._ready: deque[Message] = deque()
+
+    def send(self, message: Message) -> None:
+        """Send a whole message; the caller sees to it that no other thread sends meanwhile."""
+        parts = deque(message.parts())
+        while parts:
+            n_sent = self._socket.sendmsg([parts[i] for i in range(min(len(parts), _MAX_PARTS))])
+            while parts and n_sent >= parts[0].nbytes:
+                n_sent -= parts.popleft().nbytes
+            if n_sent:
+                parts[0] = parts[0][n_sent:]
+
+    def receive(self) -> Message:
+        """The next message; waits for it.
+
+        Raises
+        ------
+        ChannelClosed
+            When the kernel is gone.
+        """
+        while not self._ready:
+            target = self._parser.target()
+            if target is not None:
+                n_bytes = self._socket.recv_into(target)
+                if n_bytes == 0:
+                    raise ChannelClosed
+                if (message := self._parser.filled(n_bytes)) is not None:
+                    self._ready.append(message)
+                continue
+            data, fds = self._receive_some()
+            if not data:
+                raise ChannelClosed
+            self._parser.fds.extend(fds)
+            self._ready.extend(self._parser.feed(data))
+        return self._ready.popleft()
+
+    def _receive_some(self) -> tuple[bytes, list[int]]:
+        if not hasattr(socket, "recv_fds"):  # Windows
+            return self._socket.recv(_WORKER_READ_BYTES), []
+        data, fds, _flags, _address = socket.recv_fds(self._socket, _WORKER_READ_BYTES, _MAX_FDS)
+        return data, list(fds)
+
+    def closed_by_kernel(self) -> bool:
+        """Whether the kernel's end is closed; looks without waiting."""
+        with contextlib.suppress(OSError, ValueError):
+            ready, _, _ = select.select([self._socket], [], [], 0)
+            return bool(ready) and self._socket.recv(1, socket.MSG_PEEK) == b""
+        return True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -1,0 +1,49 @@
+"""``serializer="dill"``: what goes by value is pickled by dill, all of it, as a user asked for.
+
+Called by :class:`nbpar.wire.codec.Codec`. Arrays still travel out of band, and classes of the notebook and handles on
+shared memory as they always do, since results have to find the kernel's own class. Data without anything by value is
+left to the C pickler, which gives the same.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import dill
+
+from nbpar.wire.byvalue import ByValuePickler
+
+__all__ = ["dump_with_dill"]
+
+
+class _DillPickler(dill.Pickler):  # type: ignore[misc]  # dill is untyped
+    """dill's pickler with our reducers for what must not be its own way."""
+
+    def __init__(
+        self, file: io.BytesIO, rules: ByValuePickler, buffer_callback: Callable[[pickle.PickleBuffer], Any]
+    ) -> None:
+        super().__init__(file, protocol=5, recurse=True, byref=False, buffer_callback=buffer_callback)
+        self._rules = rules
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and kind is numpy.ndarray:
+            return obj.__reduce_ex__(5)  # dill's own way copies it into the pickle
+        if issubclass(kind, type) or kind in self._rules.shared_types:
+            return self._rules.reducer_override(obj)
+        return NotImplemented
+
+
+def dump_with_dill(
+    obj: object,
+    file: io.BytesIO,
+    rules: ByValuePickler,
+    buffer_callback: Callable[[pickle.PickleBuffer], Any],
+) -> None:
+    """Pickle `obj` into `file`; what is met is recorded in `rules`."""
+    _DillPickler(file, rules, buffer_callback).dump(obj)

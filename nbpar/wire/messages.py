@@ -1,0 +1,94 @@
+"""The kinds of message between the kernel and a worker, and what their fields hold.
+
+========== ========================================= ========================== ==========================================
+kind       numbers                                   times                      head / payload / buffers
+========== ========================================= ========================== ==========================================
+to the worker
+--------------------------------------------------------------------------------------------------------------------------
+DEFINE     -                                         -                          head: key; payload, buffers: a function or
+                                                                                class by value, kept under its key
+FORGET     -                                         -                          head: key
+SHARE      id, size in bytes                         -                          head: layout; one descriptor of the memory
+UNSHARE    id                                        -                          -
+JOB        job                                       -                          head: :class:`JobSetup`
+CHUNK      job, chunk, start, stop, flags            -                          payload, buffers: the list of arguments
+END_JOB    job                                       -                          -
+STOP       -                                         -                          -
+to the kernel
+--------------------------------------------------------------------------------------------------------------------------
+READY      pid                                       -                          -
+NOT_READY  -                                         -                          payload: exception of `worker_init`
+RESULTS    job, chunk, first, n ended, final (0, 1)  begin and end of the work  head: failures; payload, buffers: values
+NO_JOB     job                                       -                          payload: exception; the function of the job
+                                                                                could not be rebuilt
+OUTPUT     index + 1 (0: none), 1 for stderr         -                          payload: UTF-8 text, whole lines
+========== ========================================= ========================== ==========================================
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ChunkFlag", "JobSetup", "Kind"]
+
+
+class Kind(enum.IntEnum):
+    """See the table in this module's docstring."""
+
+    DEFINE = 1
+    FORGET = 2
+    SHARE = 3
+    UNSHARE = 4
+    JOB = 5
+    CHUNK = 6
+    END_JOB = 7
+    STOP = 8
+    READY = 16
+    NOT_READY = 17
+    RESULTS = 18
+    NO_JOB = 19
+    OUTPUT = 20
+
+
+class ChunkFlag(enum.IntFlag):
+    """How a worker is to run a chunk."""
+
+    QUICK = 1  # tasks are known to be short: one clock reading for the chunk, results in one message
+    HAS_SHARED = 2  # some arguments may be Shared handles, to be unwrapped
+    HAS_UNUSABLE = 4  # some arguments could not be pickled: an Unusable stands in their place
+    ATTEMPT = 1 << 8  # times the attempt's number
+
+
+@dataclass(frozen=True, slots=True)
+class JobSetup:
+    """What a worker needs to know of a job before its first chunk.
+
+    Attributes
+    ----------
+    function_key : str
+        Under which the function was defined.
+    star : bool
+        Whether each item is unpacked into the function's arguments.
+    seed : tuple of int or None
+        Entropy of the job; with the task's index it makes the task's generator.
+    seeded : bool
+        Whether the user gave a seed; then `random` and `numpy.random` are seeded for each task as well.
+    cwd, sys_path
+        The kernel's, as of the call.
+    logging, warnings
+        The kernel's levels by logger name, its format, and its warning filters.
+    sources
+        Source of the cells the function comes from, by file name, for tracebacks.
+    """
+
+    function_key: str
+    star: bool
+    seed: int
+    seeded: bool
+    cwd: str
+    sys_path: tuple[str, ...]
+    logging: dict[str, Any]
+    warnings: list[Any]
+    sources: dict[str, str]

@@ -1,0 +1,187 @@
+"""Objects in shared memory: :class:`Shared` in the kernel, its mapping in each worker.
+
+An object is pickled once, its large buffers laid out behind the pickle in one anonymous piece of memory. Each worker gets
+the descriptor over its socket, maps it copy-on-write, and rebuilds the object around the mapped buffers: one copy of
+the data for all, and what a task writes stays its own. The memory goes back when the last :class:`Shared` handle in
+the kernel is dropped and the workers have let go.
+
+`publish` and the registry are the kernel's side (:mod:`nbpar.backends.processes` ships descriptors to workers);
+`attach`, `detach` and `unwrap` are the worker's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import pickle
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nbpar.errors import SerializationError
+from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
+
+__all__ = ["Segment", "Shared", "attach", "detach", "segment", "unwrap"]
+
+T = TypeVar("T")
+
+_ALIGNMENT = 64  # a cache line, and enough for every numpy dtype
+
+
+@dataclass(slots=True)
+class Segment:
+    """The memory behind one shared object, in the kernel."""
+
+    shared_id: int
+    fd: int
+    size_bytes: int
+    layout: bytes
+    definitions: tuple[Definition, ...]
+
+
+_ids = itertools.count(1)
+_handles: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()  # of this process, by id
+_segments: dict[int, Segment] = {}  # alive in this process; ends with the Shared handle by its finalizer
+_lock = threading.Lock()  # guards building a value only once
+
+
+class Shared(Generic[T]):
+    """A handle on an object in shared memory; made by `nbpar.share`.
+
+    As an argument of a task (an item, or an element of a `starmap` item) it arrives unwrapped. Inside a closure or a
+    container it stays a handle.
+
+    Attributes
+    ----------
+    shared_id : int
+        Unique on this machine.
+    size_bytes : int
+        Size of the memory.
+    """
+
+    def __init__(self, obj: T) -> None:
+        try:
+            encoded = Codec().encode(obj)
+        except CannotPickle as error:
+            raise SerializationError(f"share() needs an object that can be pickled: {error}") from error
+        self.shared_id = os.getpid() << 32 | next(_ids)  # a worker's own objects must not be taken for the kernel's
+        places = []
+        end = len(encoded.payload)
+        for buffer in encoded.buffers:
+            start = -(-end // _ALIGNMENT) * _ALIGNMENT
+            places.append((start, buffer.nbytes))
+            end = start + buffer.nbytes
+        self.size_bytes = max(end, 1)
+        fd = _anonymous_file(self.size_bytes)
+        with mmap.mmap(fd, self.size_bytes) as memory:
+            memory[: len(encoded.payload)] = encoded.payload
+            for (start, length), buffer in zip(places, encoded.buffers, strict=True):
+                memory[start : start + length] = buffer
+        layout = pickle.dumps((len(encoded.payload), places))
+        self._segment = Segment(self.shared_id, fd, self.size_bytes, layout, encoded.definitions)
+        _segments[self.shared_id] = self._segment
+        _handles[self.shared_id] = self
+        weakref.finalize(self, _release, self.shared_id, fd)
+        self._value: list[T] = []
+
+    @property
+    def value(self) -> T:
+        """The object, around the shared memory; the same one each time in this process."""
+        with _lock:
+            if not self._value:
+                segment = self._segment
+                self._value.append(_map(segment.fd, segment.size_bytes, segment.layout))
+            return self._value[0]
+
+    def __repr__(self) -> str:
+        return f"<Shared object: {self.size_bytes:,} bytes>"
+
+
+class AttachedShared:
+    """A :class:`Shared` as a worker has it: mapped when first asked for."""
+
+    def __init__(self, shared_id: int, fd: int, size_bytes: int, layout: bytes) -> None:
+        self.shared_id = shared_id
+        self.size_bytes = size_bytes
+        self._fd = fd
+        self._layout = layout
+        self._value: list[Any] = []
+
+    @property
+    def value(self) -> Any:
+        """The object, mapped copy-on-write."""
+        if not self._value:
+            self._value.append(_map(self._fd, self.size_bytes, self._layout))
+        return self._value[0]
+
+    def close(self) -> None:
+        """Let go of the descriptor; the mapping lives as long as arrays in it do."""
+        os.close(self._fd)
+
+
+def _anonymous_file(size_bytes: int) -> int:
+    """Memory without a name, as a descriptor: nothing is left behind however the process ends."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("nbpar-shared", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile(prefix="nbpar-shared-") as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size_bytes)
+    return fd
+
+
+def _map(fd: int, size_bytes: int, layout: bytes) -> Any:
+    n_payload, places = pickle.loads(layout)
+    # The mmap object is the exporter: numpy keeps it alive through the memoryviews cut from it.
+    memory = memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+    buffers = [memory[start : start + length] for start, length in places]
+    return pickle.loads(memory[:n_payload], buffers=buffers)
+
+
+def _release(shared_id: int, fd: int) -> None:
+    _segments.pop(shared_id, None)
+    os.close(fd)
+
+
+def segment(shared_id: int) -> Segment | None:
+    """The kernel's memory for an id; None once it was released."""
+    return _segments.get(shared_id)
+
+
+# --- the worker's side ------------------------------------------------------------------------------------------------
+
+_attached: dict[int, AttachedShared] = {}  # by id, until the kernel says UNSHARE
+
+
+def attach(shared_id: int, size_bytes: int, layout: bytes, fd: int) -> None:
+    """Take over the descriptor of a shared object."""
+    _attached[shared_id] = AttachedShared(shared_id, fd, size_bytes, layout)
+
+
+def detach(shared_id: int) -> None:
+    """Let a shared object go."""
+    if (handle := _attached.pop(shared_id, None)) is not None:
+        handle.close()
+
+
+def _resolve(shared_id: int) -> Any:
+    handle = _attached.get(shared_id) or _handles.get(shared_id)
+    if handle is None:
+        raise LookupError("a Shared handle is not known here: only the kernel shares objects, and only while it holds them")
+    return handle
+
+
+def unwrap(item: Any) -> Any:
+    """The object behind a handle; anything else unchanged. Tuples are looked into, for `starmap`."""
+    if type(item) is AttachedShared or type(item) is Shared:
+        return item.value
+    if type(item) is tuple and any(type(part) is AttachedShared or type(part) is Shared for part in item):
+        return tuple(unwrap(part) if type(part) is not tuple else part for part in item)
+    return item
+
+
+Codec.shared_type = (Shared, AttachedShared)
+set_shared_resolver(_resolve)

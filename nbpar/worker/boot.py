@@ -1,0 +1,122 @@
+"""A worker's first steps in its process: who ends it, which CPUs and threads it may use, what environment it sees.
+
+Called once by :mod:`nbpar.worker.main` before anything of the user's runs there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["THREAD_VARIABLES", "WorkerSetup", "end_with_parent", "use_cpus", "use_environment", "use_threads"]
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+"""What BLAS and OpenMP libraries read when they are loaded."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What a worker is told when its process starts.
+
+    Attributes
+    ----------
+    parent_pid : int
+        The kernel, or the fork server: whose end must end the worker.
+    close_fds : tuple of int
+        Descriptors of the kernel that a forked worker must not keep open.
+    worker_init, worker_exit : tuple or None
+        Functions by value: payload and buffers.
+    """
+
+    worker_id: int
+    start_method: str
+    kernel_pid: int
+    serializer: str
+    threads: int
+    environ: Mapping[str, str] = field(repr=False)
+    cwd: str = ""
+    sys_path: tuple[str, ...] = ()
+    cpus: Sequence[int] = ()
+    close_fds: tuple[int, ...] = ()
+    worker_init: tuple[bytes, list[bytes]] | None = None
+    worker_exit: tuple[bytes, list[bytes]] | None = None
+
+
+def end_with_parent(setup: WorkerSetup) -> None:
+    """See to it that this process ends when the kernel does, even inside a C call that holds the GIL.
+
+    On Linux the kernel's death signal does it. It follows the *parent*: under forkserver that is the server, which
+    lives as long as anyone holds the write end of its alive pipe, so the worker lets go of its copy. Elsewhere, and
+    where the kernel was gone before this ran, the closed socket ends the worker as soon as it returns to its loop.
+    """
+    if setup.start_method == "forkserver":
+        from multiprocess import forkserver
+
+        server = forkserver._forkserver
+        if server._forkserver_alive_fd is not None:
+            os.close(server._forkserver_alive_fd)
+        # Nested pools of the user's own start a server of their own.
+        server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
+        parent_pid = os.getppid()
+    else:
+        parent_pid = setup.kernel_pid
+    for fd in setup.close_fds:
+        os.close(fd)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:
+            os._exit(1)
+    elif sys.platform != "win32":
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), name="nbpar-parent", daemon=True).start()
+
+
+def _watch_parent(parent_pid: int) -> None:
+    """End the process once it has another parent; macOS has no death signal."""
+    wake = threading.Event()
+    while os.getppid() == parent_pid:
+        wake.wait(0.5)
+    os._exit(1)
+
+
+def use_environment(setup: WorkerSetup) -> None:
+    """Take over the kernel's environment, folder and import path as of now, and fresh random state."""
+    os.environ.update(setup.environ)
+    for name in set(os.environ) - set(setup.environ):
+        del os.environ[name]
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(setup.threads))
+    if setup.start_method != "fork":
+        sys.path[:] = setup.sys_path
+    random.seed()
+    if "numpy" in sys.modules:  # its global generator was copied by the fork: every worker would draw the same
+        import numpy as np
+
+        np.random.seed()
+
+
+def use_threads(n_threads: int) -> None:
+    """Limit BLAS and OpenMP libraries that are loaded already."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=n_threads)
+
+
+def use_cpus(cpus: Sequence[int]) -> None:
+    """Pin this process."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)

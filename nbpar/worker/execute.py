@@ -1,0 +1,144 @@
+"""Runs the tasks of a chunk and reports how they ended; the same loop for processes, threads and serial.
+
+Called by :mod:`nbpar.worker.main`, :mod:`nbpar.backends.threads` and :mod:`nbpar.backends.serial`. Nothing that a
+task does gets out of here but as a report: every ``BaseException`` is that task's failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from nbpar.wire.board import TASK
+from nbpar.worker.context import Context, TaskInterrupt, seed_task
+
+__all__ = ["Report", "Work", "run_chunk"]
+
+REPORT_S = 0.05
+"""Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The function of a job, ready to be called."""
+
+    function: Callable[..., Any]
+    star: bool = False
+    seed: int = 0
+    seeded: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """Tasks from `first` on that ended: values of the good ones in order, exceptions of the others by index."""
+
+    first: int
+    n_ended: int = 0
+    begin_s: float = 0.0
+    end_s: float = 0.0
+    final: bool = False
+    values: list[Any] = field(default_factory=list)
+    failures: list[tuple[int, BaseException]] = field(default_factory=list)
+
+
+def run_chunk(
+    work: Work,
+    items: Sequence[Any],
+    *,
+    chunk_id: int,
+    start: int,
+    context: Context,
+    quick: bool,
+    report: Callable[[Report], None],
+) -> None:
+    """Run ``function(item)`` for each item; tell `report` as they end, the last time with ``final`` set.
+
+    Parameters
+    ----------
+    items : sequence
+        Arguments; an element that is an exception wrapped in :class:`Unusable` fails without being run.
+    quick : bool
+        The tasks are known to be short: the clock is read once, and the first failure ends the quick pace.
+    """
+    slot = context.slot
+    slot.begin_chunk(chunk_id)
+    current = Report(start, begin_s=perf_counter())
+    try:
+        if quick and not work.seeded:
+            _run_quickly(work, items, context, current)
+        index = start + current.n_ended
+        while index < start + len(items):
+            if slot.drops(chunk_id):
+                break
+            _run_one(work, items[index - start], index, context, current)
+            index += 1
+            now_s = perf_counter()
+            if (now_s - current.begin_s > REPORT_S or current.failures) and index < start + len(items):
+                current.end_s = now_s
+                slot.words[TASK] = 0  # from here to the next task no interrupt is raised: it would tear the message
+                report(current)
+                current = Report(index, begin_s=perf_counter())
+    except TaskInterrupt:
+        pass
+    slot.words[TASK] = 0
+    current.end_s = perf_counter()
+    current.final = True
+    try:
+        report(current)
+    finally:
+        slot.end_chunk()
+
+
+class Unusable:
+    """Stands for an argument that could not be rebuilt."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> None:
+    """One Python-level step per task: a store to the board and the call. Ends at the first failure."""
+    words, values = context.slot.words, current.values
+    append, function = values.append, work.function
+    index = current.first
+    try:
+        if work.star:
+            for item in items:
+                index += 1
+                words[TASK] = index
+                append(function(*item))
+        else:
+            for item in items:
+                index += 1
+                words[TASK] = index
+                append(function(item))
+    except TaskInterrupt:
+        current.n_ended = len(values)
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a task raises is that task's failure
+        del values[index - 1 - current.first :]
+        current.failures.append((index - 1, error))
+    current.n_ended = index - current.first
+
+
+def _run_one(work: Work, item: Any, index: int, context: Context, current: Report) -> None:
+    if isinstance(item, Unusable):
+        current.failures.append((index, item.error))
+        current.n_ended += 1
+        return
+    context.slot.begin_task(index)
+    try:
+        if work.seeded:
+            seed_task(work.seed, index)
+        value = work.function(*item) if work.star else work.function(item)
+    except TaskInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # see above
+        current.failures.append((index, error))
+    else:
+        current.values.append(value)
+    current.n_ended += 1

@@ -1,0 +1,266 @@
+"""A worker process: takes messages, runs chunks, sends results. Nothing else runs in its main thread.
+
+::
+
+    socket --> receive --> DEFINE, JOB: functions by key        (kept until FORGET / END_JOB)
+                       --> CHUNK: decode the arguments --> run_chunk --> encode the values --> RESULTS --> socket
+                                  (each in its own try)      |              (each in its own try)
+                                                             +--> the board: what runs, since when
+
+Started by :mod:`nbpar.backends.processes`. It never imports the user's main module: what a task needs comes by value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+from nbpar.errors import SerializationError
+from nbpar.wire import shared
+from nbpar.wire.board import TASK, Slot
+from nbpar.wire.channel import ChannelClosed, Message, WorkerChannel
+from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition
+from nbpar.wire.exceptions import encode_exception
+from nbpar.wire.messages import ChunkFlag, JobSetup, Kind
+from nbpar.worker.boot import WorkerSetup, end_with_parent, use_cpus, use_environment, use_threads
+from nbpar.worker.context import Context, TaskInterrupt, set_context
+from nbpar.worker.execute import Report, Unusable, Work, run_chunk
+from nbpar.worker.output import Sender, apply_logging, install_output
+
+__all__ = ["run"]
+
+CLASS_KEY = b"class"
+"""Head of a DEFINE message for a class starts with it; a function's starts with its key alone."""
+
+
+def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
+    """Entry of a worker process; returns when the kernel says STOP or is gone.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        The worker's end of its channel.
+    board : ctypes array
+        See :mod:`nbpar.wire.board`.
+    pipe : DupFd or int
+        Write end of the pipe for raw output.
+    setup : WorkerSetup
+    """
+    end_with_parent(setup)
+    use_environment(setup)
+    use_cpus(setup.cpus)
+    use_threads(setup.threads)
+    context = Context(setup.worker_id, Slot(board, setup.worker_id))
+    worker = _Worker(WorkerChannel(sock), context, setup)
+    # Jupyter interrupts the whole process group. A worker heeds SIGINT only for a chunk the kernel wants dropped.
+    signal.signal(signal.SIGINT, worker.on_sigint)
+    if hasattr(signal, "pthread_sigmask"):  # blocked while the process started: an import must not be interrupted
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    set_context(context, whole_process=True)
+    pipe_fd = pipe.detach() if hasattr(pipe, "detach") else pipe
+    worker.streams = install_output(worker.sender, context, pipe_fd)
+    with contextlib.suppress(ChannelClosed, BrokenPipeError, ConnectionResetError):
+        worker.serve()
+    os._exit(0)  # neither threads of the user's nor atexit functions of the kernel's copy may hold the process
+
+
+class _Worker:
+    """The state of this process as a worker: functions, jobs, streams."""
+
+    def __init__(self, channel: WorkerChannel, context: Context, setup: WorkerSetup) -> None:
+        self.channel = channel
+        self.sender = Sender(channel)
+        self.context = context
+        self.setup = setup
+        self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
+        self.functions: dict[str, tuple[bytes, list[bytes]]] = {}  # bounded by the kernel, which sends FORGET
+        self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
+        self.streams: tuple[Any, ...] = ()
+
+    def on_sigint(self, _signum: int, _frame: object) -> None:
+        """Interrupt the running task if its chunk is to be dropped."""
+        words = self.context.slot.words
+        chunk_id = self.context.slot.chunk_id
+        if not words[TASK] or chunk_id is None or not self.context.slot.drops(chunk_id):
+            return
+        words[TASK] = 0  # a second signal changes nothing
+        if self.sender.busy:
+            self.sender.defer_interrupt()
+        else:
+            raise TaskInterrupt
+
+    def serve(self) -> None:
+        """Work until STOP."""
+        if not self._call_hook(self.setup.worker_init, Kind.NOT_READY):
+            return
+        self.sender.send(Message(Kind.READY, (os.getpid(), 0, 0, 0, 0), (time.perf_counter(), 0.0)))
+        while True:
+            message = self.channel.receive()
+            match message.kind:
+                case Kind.CHUNK:
+                    self._run_chunk(message)
+                case Kind.DEFINE:
+                    self._define(message)
+                case Kind.FORGET:
+                    self.functions.pop(message.head.decode(), None)
+                case Kind.JOB:
+                    self._begin_job(message)
+                case Kind.END_JOB:
+                    self.jobs.pop(message.numbers[0], None)
+                case Kind.SHARE:
+                    shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
+                case Kind.UNSHARE:
+                    shared.detach(message.numbers[0])
+                case Kind.STOP:
+                    self._call_hook(self.setup.worker_exit, None)
+                    return
+
+    def _call_hook(self, hook: tuple[bytes, list[bytes]] | None, kind: Kind | None) -> bool:
+        """Call `worker_init` or `worker_exit`; an error is reported as `kind`, or printed."""
+        if hook is None:
+            return True
+        try:
+            self.codec.decode(*hook)()  # type: ignore[operator]
+        except BaseException as error:  # noqa: BLE001  # also SystemExit: it is the hook's failure
+            if kind is None:
+                print(f"worker_exit failed: {error!r}", file=sys.stderr)
+            else:
+                self.sender.send(Message(kind, payload=encode_exception(error)))
+            return False
+        finally:
+            self._finish_lines()
+        return True
+
+    def _define(self, message: Message) -> None:
+        key = message.head
+        if key.startswith(CLASS_KEY):
+            with contextlib.suppress(Exception):  # the tasks that need the class fail with the reason
+                self.codec.define(Definition(key[len(CLASS_KEY) :].decode(), bytes(message.payload)))
+        else:
+            self.functions[key.decode()] = bytes(message.payload), [bytes(buffer) for buffer in message.buffers]
+
+    def _begin_job(self, message: Message) -> None:
+        job_id = message.numbers[0]
+        setup: JobSetup = pickle.loads(message.head)
+        self._follow_kernel(setup)
+        payload, buffers = self.functions[setup.function_key]
+        try:
+            # Copies: what a task does to an array in its closure is gone with the job.
+            function: Any = self.codec.decode(payload, [bytearray(buffer) for buffer in buffers])
+        except BaseException as error:  # noqa: BLE001  # whatever an import or __setstate__ of the user's raises
+            self.jobs[job_id] = None
+            self.sender.send(Message(Kind.NO_JOB, (job_id, 0, 0, 0, 0), payload=encode_exception(error)))
+            return
+        self.jobs[job_id] = Work(function, setup.star, setup.seed, setup.seeded)
+
+    @staticmethod
+    def _follow_kernel(setup: JobSetup) -> None:
+        """Take over what may have changed in the kernel since the last job."""
+        with contextlib.suppress(OSError):
+            if os.getcwd() != setup.cwd:
+                os.chdir(setup.cwd)
+        sys.path[:] = setup.sys_path
+        apply_logging(setup.logging)
+        warnings.filters[:] = setup.warnings  # type: ignore[index]
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # as every function that changes the filters does
+        for file_name, source in setup.sources.items():
+            linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
+
+    # --- chunks -------------------------------------------------------------------------------------------------------
+
+    def _run_chunk(self, message: Message) -> None:
+        job_id, chunk_id, start, stop, flags = message.numbers
+        work = self.jobs.get(job_id)
+        slot = self.context.slot
+        if work is None or slot.drops(chunk_id):
+            self._send_report(job_id, chunk_id, Report(start, final=True))
+            return
+        slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
+        items, usable = self._arguments(message, stop - start, flags)
+        self.context.attempt = max(1, flags // ChunkFlag.ATTEMPT)
+        self.context.seed = work.seed
+        run_chunk(
+            work,
+            items,
+            chunk_id=chunk_id,
+            start=start,
+            context=self.context,
+            quick=bool(flags & ChunkFlag.QUICK) and usable,
+            report=lambda report: self._send_report(job_id, chunk_id, report),
+        )
+
+    def _arguments(self, message: Message, n_items: int, flags: int) -> tuple[Any, bool]:
+        """The chunk's arguments, and whether all are usable; one that cannot be rebuilt fails alone."""
+        usable = not flags & ChunkFlag.HAS_UNUSABLE
+        try:
+            items: Any = self.codec.decode(message.payload, message.buffers)
+        except BaseException:  # noqa: BLE001  # whatever a __setstate__ raises; found again below, item by item
+            usable = False
+            items = [
+                Unusable(_cannot_rebuild("argument", item.error)) if type(item) is DecodeFailure else item
+                for item in self.codec.decode_each(message.payload, message.buffers, n_items)
+            ]
+        if flags & ChunkFlag.HAS_SHARED:
+            items = [shared.unwrap(item) for item in items]
+        return items, usable
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def _send_report(self, job_id: int, chunk_id: int, report: Report) -> None:
+        self._finish_lines()
+        encoded = None
+        if report.values:
+            try:
+                encoded = self.codec.encode(report.values)
+            except CannotPickle:
+                encoded = self._encode_good_values(report)
+        failures = b""
+        if report.failures:
+            failures = pickle.dumps([(index, encode_exception(error)) for index, error in report.failures])
+        self.sender.send(
+            Message(
+                Kind.RESULTS,
+                (job_id, chunk_id, report.first, report.n_ended, int(report.final)),
+                (report.begin_s, report.end_s),
+                failures,
+                encoded.payload if encoded is not None else b"",
+                encoded.buffers if encoded is not None else (),
+            )
+        )
+
+    def _encode_good_values(self, report: Report) -> Any:
+        """Turn values that cannot travel into failures of their own tasks, and encode the others."""
+        failed = {index for index, _ in report.failures}
+        indices = [i for i in range(report.first, report.first + report.n_ended) if i not in failed]
+        good = []
+        for index, value in zip(indices, report.values, strict=True):
+            try:
+                self.codec.encode(value)
+            except CannotPickle as error:
+                refused = SerializationError(f"the result cannot be sent back: {error}")
+                refused.__cause__ = error.__cause__
+                report.failures.append((index, refused))
+            else:
+                good.append(value)
+        report.failures.sort(key=lambda failure: failure[0])
+        return self.codec.encode(good)
+
+    def _finish_lines(self) -> None:
+        for stream in self.streams:
+            stream.finish()
+
+
+def _cannot_rebuild(what: str, error: BaseException) -> SerializationError:
+    """The error of a task whose argument (or result) could not be unpickled."""
+    refused = SerializationError(f"the {what} could not be rebuilt: {type(error).__name__}: {error}")
+    refused.__cause__ = error
+    return refused
