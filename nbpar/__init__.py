@@ -1,9 +1,9 @@
 """nbpar makes a notebook use every core it has, and shows it happening.
 
 General layout: this module is names only. ``api`` is the functions on the notebook's pool, ``pool`` and ``job`` the
-objects behind them, ``engine`` the pure logic, ``backends`` how workers exist, ``wire`` how objects travel, ``worker`` what
-runs in a worker, ``views`` what is drawn, ``notebook`` the magics. All but the errors loads when it is first used, so
-that ``import nbpar`` costs next to nothing.
+objects behind them, ``engine`` the pure logic, ``backends`` how workers exist, ``wire`` how objects travel, ``worker``
+what runs in a worker, ``views`` what is drawn, ``notebook`` the magics. All but the errors loads when it is first used,
+so that ``import nbpar`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         default_pool,
         imap,
         jobs,
-        map,
+        map,  # noqa: A004
         map_async,
         per_worker,
         share,

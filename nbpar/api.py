@@ -1,7 +1,7 @@
 """The verbs of nbpar as plain functions on the notebook's own pool.
 
 Owns that pool: it is made at the first call (or by `%load_ext nbpar`), stays warm between cells, and is replaced by
-`configure`. Inside a worker the same functions run serially, in the worker. Called by users and by :mod:`nbpar.notebook`.
+`configure`. Inside a worker the same functions run serially, in the worker. Called by users and :mod:`nbpar.notebook`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def configure(
     nbpar.errors.OptionsError: n_workers=0 is not allowed; allowed: a whole number, 1 or more, or None (the CPUs this \
 process may use)
     """
-    settings = {
+    settings: dict[str, Any] = {
         "n_workers": n_workers,
         "start_method": default_start_method() if start_method is None else start_method,
         "worker_init": worker_init,
@@ -168,7 +168,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def map(
+def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     function: Callable[..., R],
     /,
     *iterables: Iterable[Any],
@@ -382,7 +382,7 @@ def map_async(
     Returns
     -------
     Job
-        Its ``result()`` waits and returns the list, or raises what :func:`nbpar.map` raises; ``await job`` does the same.
+        Its ``result()`` waits and returns the list, or raises what :func:`nbpar.map` raises; so does ``await job``.
 
     Examples
     --------

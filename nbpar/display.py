@@ -1,7 +1,7 @@
 """Between a job and its view: lines that wait to be shown, and the moment from which there is something to draw.
 
-Owned by each :class:`nbpar.job.Job` and :class:`nbpar.future.TaskFuture`. What bounds the lines: 1 MB; what is beyond is
-counted and said.
+Owned by each :class:`nbpar.job.Job` and :class:`nbpar.future.TaskFuture`. What bounds the lines: 1 MB; what is beyond
+is counted and said.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Lines:
         self._lock = threading.Lock()  # guards the three above
 
     def put(self, line: OutputLine) -> None:
+        """Add a line, or count it as dropped."""
         with self._lock:
             if self._n_bytes > MAX_LINE_BYTES:
                 self._n_dropped += 1
@@ -36,6 +37,7 @@ class Lines:
                 self._n_bytes += len(line.text) + 50
 
     def take(self) -> list[OutputLine]:
+        """All lines since the last call."""
         with self._lock:
             lines = list(self._lines)
             if self._n_dropped:
@@ -61,10 +63,12 @@ class Display:
         self._lock = threading.Lock()  # guards making the watch once
 
     def begin(self) -> None:
+        """There is something to show: have the job watched from now on."""
         with self._lock:
             if self._watch is None:
                 self._watch = self._make()
 
     def finish(self, *, wait: bool) -> None:
+        """The job has ended; with `wait`, what there is to see has been drawn when this returns."""
         if self._watch is not None:
             self._watch.finish(wait=wait)

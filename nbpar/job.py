@@ -72,9 +72,7 @@ class Job(Generic[R]):
         self._backend = backend
         self._on_error = on_error
         self._begin_s = time.perf_counter()
-        self._state = JobState(
-            job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, begin_s=self._begin_s
-        )
+        self._state = JobState(job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, begin_s=self._begin_s)
         self._state.status = "running"
         self._streamed = n_tasks is None
         self._values: list[Any] = [] if n_tasks is None else [_MISSING] * n_tasks
@@ -124,7 +122,7 @@ class Job(Generic[R]):
 
     @property
     def errors(self) -> list[TaskError]:
-        """The failures so far, by position; each knows its `index`, `item_repr` and, as ``__cause__``, its exception."""
+        """The failures so far; each knows its `index`, `item_repr` and, as ``__cause__``, its exception."""
         with self._lock:
             return [error for _, error in sorted(self._errors.items())]
 
@@ -190,7 +188,7 @@ class Job(Generic[R]):
             if not self.done():
                 raise
             return self._failure()
-        except BaseException:  # noqa: BLE001  # it is returned, as in concurrent.futures
+        except BaseException:  # it is returned, as in concurrent.futures
             if not self.done():
                 raise
             return self._failure()
@@ -303,7 +301,7 @@ class Job(Generic[R]):
                 self._over.wait()
             return self.result()
         except KeyboardInterrupt as interrupt:
-            if isinstance(interrupt, JobInterrupt) or self.done() and self._failure() is interrupt:
+            if isinstance(interrupt, JobInterrupt) or (self.done() and self._failure() is interrupt):
                 raise
             self.interrupt()
 
@@ -347,7 +345,7 @@ class Job(Generic[R]):
         shown_at_s = self._begin_s + SHORT_S
         with self._waiting():
             while True:
-                found = []
+                found: list[tuple[int, Any]] = []
                 if ordered:
                     while n_out + len(found) in self._ready:
                         index = n_out + len(found)

@@ -137,32 +137,34 @@ class PoolOptions:
         self._check_cpu_ids()
 
     def _check_env(self) -> None:
-        if self.env is None:
+        env: Any = self.env  # what came may be anything, whatever the annotation says
+        if env is None:
             return
         if self.start_method in ("threads", "serial"):
             raise OptionsError("env", "...", f"None with start_method={self.start_method!r}: there is one process only")
         named = "a mapping of strings to strings"
-        if not isinstance(self.env, Mapping):
-            raise OptionsError("env", f"<{type(self.env).__name__}>", named)
-        for key, value in self.env.items():
+        if not isinstance(env, Mapping):
+            raise OptionsError("env", f"<{type(env).__name__}>", named)
+        for key, value in env.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise OptionsError("env", f"<entry {key!r}>", named)
 
     def _check_cpu_ids(self) -> None:
-        if self.cpu_ids is None:
+        cpu_ids: Any = self.cpu_ids
+        if cpu_ids is None:
             return
         if self.start_method in ("threads", "serial") or not hasattr(os, "sched_setaffinity"):
-            raise OptionsError("cpu_ids", self.cpu_ids, "None unless workers are processes on Linux")
+            raise OptionsError("cpu_ids", cpu_ids, "None unless workers are processes on Linux")
         allowed = os.sched_getaffinity(0)
         named = f"one CPU, or a list of CPUs, for each of the {self.n_workers} workers, out of {sorted(allowed)}"
-        if isinstance(self.cpu_ids, str) or not isinstance(self.cpu_ids, Sequence):
-            raise OptionsError("cpu_ids", self.cpu_ids, named)
-        if len(self.cpu_ids) != self.n_workers:
-            raise OptionsError("cpu_ids", self.cpu_ids, named)
-        for one in self.cpu_ids:
+        if isinstance(cpu_ids, str) or not isinstance(cpu_ids, Sequence):
+            raise OptionsError("cpu_ids", cpu_ids, named)
+        if len(cpu_ids) != self.n_workers:
+            raise OptionsError("cpu_ids", cpu_ids, named)
+        for one in cpu_ids:
             cpus = [one] if isinstance(one, int) else list(one)
             if not cpus or not allowed.issuperset(cpus):
-                raise OptionsError("cpu_ids", self.cpu_ids, named)
+                raise OptionsError("cpu_ids", cpu_ids, named)
 
     @property
     def count(self) -> int:

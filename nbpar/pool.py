@@ -13,7 +13,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
 from nbpar.engine.events import Snapshot
@@ -23,7 +23,7 @@ from nbpar.job import Job
 from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method
 from nbpar.streaming import stream
 from nbpar.views.controls import Controls
-from nbpar.views.ticker import Watch, watch
+from nbpar.views.ticker import watch
 
 __all__ = ["WorkerPool", "jobs"]
 
@@ -337,8 +337,10 @@ class WorkerPool:
         star: bool = False,
     ) -> Job[R]:
         items = _zipped(function, iterables)
-        listed = items if _is_sliceable(items) else list(items)
-        return self._begin(function, Listed(cast("Sequence[Any]", listed)), len(listed), options, star=star or len(iterables) > 1)
+        listed: Any = items if _is_sliceable(items) else list(items)
+        return self._begin(
+            function, Listed(listed), len(listed), options, star=star or len(iterables) > 1
+        )
 
     def _begin(
         self,
@@ -462,5 +464,5 @@ def _is_sliceable(items: Iterable[Any]) -> bool:
     """Whether a slice of `items` iterates as its items: then slices travel instead of lists."""
     if isinstance(items, list | tuple | range):
         return True
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and type(items) is numpy.ndarray and items.ndim >= 1
+    numpy: Any = sys.modules.get("numpy")
+    return numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1

@@ -42,30 +42,10 @@ def stream(
     object
         Results, in order of the items if `ordered`, else as they come.
     """
+    reader = _Reader(job, backend, items, source, ordered=ordered, n_workers=n_workers, window=window)
     n_out = 0
-    closed = False
     try:
-        while not (closed and n_out == source.n_added):
-            per_round = n_workers * backend.chunk_size(job.id)
-            limit = window or 4 * per_round
-            n_read = 0
-            while not closed and source.n_added - n_out < limit:
-                if n_read >= per_round and job.has_ready(n_out, ordered=ordered):
-                    break  # the workers have enough; the consumer need not wait for the input
-                try:
-                    item = next(items)
-                except StopIteration:
-                    closed = True
-                    job.input_ended(source.n_added)
-                else:
-                    source.add(item)
-                    n_read += 1
-                if n_read % per_round == 0:
-                    backend.feed(job.id, source.n_added, closed=closed)
-            if n_read or closed:
-                backend.feed(job.id, source.n_added, closed=closed)
-            if closed and n_out == source.n_added:
-                break
+        while reader.read(n_out):
             found = job.next_streamed(n_out, ordered=ordered)
             n_out += len(found)
             for index, value in found:
@@ -85,3 +65,54 @@ def stream(
     finally:
         # Not waited for: a generator that is dropped may be closed by any thread, the dispatcher's own included.
         job.cancel()
+
+
+class _Reader:
+    """Reads items for a job, no further ahead than its window."""
+
+    def __init__(
+        self,
+        job: Job[Any],
+        backend: Backend,
+        items: Iterator[Any],
+        source: Streamed,
+        *,
+        ordered: bool,
+        n_workers: int,
+        window: int | None,
+    ) -> None:
+        self._job = job
+        self._backend = backend
+        self._items = items
+        self._source = source
+        self._ordered = ordered
+        self._n_workers = n_workers
+        self._window = window
+        self._closed = False
+
+    def read(self, n_out: int) -> bool:
+        """Read what may be read when `n_out` results were given out; False when all were."""
+        source = self._source
+        per_round = self._n_workers * self._backend.chunk_size(self._job.id)
+        limit = self._window or 4 * per_round
+        n_read = 0
+        while not self._closed and source.n_added - n_out < limit:
+            if n_read >= per_round and self._job.has_ready(n_out, ordered=self._ordered):
+                break  # the workers have enough; the consumer need not wait for the input
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._closed = True
+                self._job.input_ended(source.n_added)
+                self._feed()
+                break
+            source.add(item)
+            n_read += 1
+            if n_read % per_round == 0:  # the workers begin while the input is read on
+                self._feed()
+        if n_read % per_round:
+            self._feed()
+        return not (self._closed and n_out == source.n_added)
+
+    def _feed(self) -> None:
+        self._backend.feed(self._job.id, self._source.n_added, closed=self._closed)

@@ -27,6 +27,7 @@ __all__ = [
     "Listed",
     "NoJob",
     "NotReady",
+    "Prepared",
     "Printed",
     "Ready",
     "StateEvent",
@@ -237,10 +238,18 @@ class Printed:
 WorkerEvent = Ready | NotReady | Gone | TasksEnded | NoJob | Printed
 
 
+class Prepared(Protocol):
+    """What :meth:`Workers.prepare` makes of a job."""
+
+    @property
+    def speed_key(self) -> object:
+        """The same for jobs whose tasks can be expected to take as long; None when that cannot be told."""
+
+
 class Workers(Protocol):
     """The workers of one pool. Only the dispatcher's thread calls them, except `prepare`, `wake` and `look`."""
 
-    def prepare(self, job: JobSpec) -> object:
+    def prepare(self, job: JobSpec) -> Prepared:
         """Pickle what every worker needs of a job; called in the thread of the user's call."""
 
     def start(self, worker_id: int) -> None:

@@ -14,12 +14,13 @@ job as they come and are not kept here. Nothing is locked but the command queue,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from nbpar.backends.base import (
     JobSpec,
     NoJob,
     NotReady,
+    Prepared,
     Printed,
     Ready,
     TasksEnded,
@@ -46,7 +48,7 @@ from nbpar.engine.instructions import (
     StartWorker,
     StopWorker,
 )
-from nbpar.engine.scheduler import JobPlan, Running, Scheduler
+from nbpar.engine.scheduler import JobPlan, Scheduler
 from nbpar.engine.state import Activity
 from nbpar.errors import (
     InternalError,
@@ -64,18 +66,21 @@ __all__ = ["Dispatcher"]
 QUICK_MEAN_S = 0.0005
 """Tasks shorter than this run at the quick pace: half of what makes them travel one at a time."""
 
+MAX_SPEEDS = 64
+
 _log = logging.getLogger("nbpar")
 
 
 class _Record:
     """A job with what the workers prepared for it."""
 
-    __slots__ = ("error", "job", "prepared", "quick")
+    __slots__ = ("error", "job", "mean_s", "prepared", "quick")
 
-    def __init__(self, job: JobSpec, prepared: object) -> None:
+    def __init__(self, job: JobSpec, prepared: Prepared) -> None:
         self.job = job
         self.prepared = prepared
         self.quick = False
+        self.mean_s: float | None = None
         self.error: BaseException | None = None
 
 
@@ -104,18 +109,21 @@ class Dispatcher:
         self._started: dict[int, Ready] = {}
         self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
         self._start_error = ""
+        self._speeds: OrderedDict[object, float] = OrderedDict()  # mean duration of tasks, by function
         self._closing = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._thread_lock = threading.Lock()  # guards the start of the thread and the refusal of jobs once closing
+        # Guards the start of the thread and the refusal of commands once it has ended. Reentrant: the garbage collector
+        # may drop a stream, which cancels its job, while the lock is held.
+        self._thread_lock = threading.RLock()
+        self._has_exit_hook = options.worker_exit is not None
         self._owner_pid = os.getpid()
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
     def submit(self, job: JobSpec) -> None:
         """Begin a job."""
-        prepared = self._workers.prepare(job)
-        record = _Record(job, prepared)
+        record = _Record(job, self._workers.prepare(job))
         self._post(lambda: self._add(record))
 
     def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
@@ -164,6 +172,8 @@ class Dispatcher:
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """End the pool; with `wait` it returns when nothing is left of it."""
+        if os.getpid() != self._owner_pid:  # after a fork: the thread and the workers are the parent's
+            return
         with self._thread_lock:
             if self._thread is None:
                 self._closing = True
@@ -171,23 +181,22 @@ class Dispatcher:
                     self._closed.set()
                     self._workers.close()
                 return
-        try:
+        with contextlib.suppress(PoolClosedError):
             self._post(lambda: self._close(cancel=cancel))
-        except PoolClosedError:
-            pass
         if wait and self._thread is not threading.current_thread():
             self._closed.wait()
             self._thread.join()
 
     def _post(self, command: Callable[[], None]) -> None:
-        if self._closed.is_set() or os.getpid() != self._owner_pid:
-            raise PoolClosedError("this pool was shut down; make another one")
-        self._commands.append(command)
-        if self._thread is None:
-            with self._thread_lock:
-                if self._thread is None and not self._closing:
-                    self._thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
-                    self._thread.start()
+        if os.getpid() != self._owner_pid:
+            raise PoolClosedError("this pool belongs to the process that made it; make one of your own after a fork")
+        with self._thread_lock:
+            if self._closed.is_set():
+                raise PoolClosedError("this pool was shut down; make another one")
+            self._commands.append(command)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
+                self._thread.start()
         self._workers.wake()
 
     # --- the dispatcher's thread --------------------------------------------------------------------------------------
@@ -196,17 +205,26 @@ class Dispatcher:
         if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the main thread, and workers are started from here
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            while not (self._closing and not self._jobs):
+            while not self._is_over():
                 self._turn()
         except BaseException as error:  # noqa: BLE001  # a defect of nbpar's own must not leave anyone waiting
             _log.exception("nbpar's dispatcher failed")
             self._fail_everything(InternalError(f"nbpar's dispatcher failed: {error!r}; please report this"))
         finally:
-            self._closed.set()
-            self._workers.close()
+            with self._thread_lock:
+                self._closed.set()
+            self._closing = True
             for command in list(self._commands):  # jobs that came too late
                 command()
             self._fail_everything(PoolClosedError("the pool was shut down before the job began"))
+            self._workers.close()
+
+    def _is_over(self) -> bool:
+        """Whether the pool is to end and nothing is waited for: no job, and no `worker_exit`."""
+        if not self._closing or self._jobs or self._commands:
+            return False
+        self._scheduler.retire()
+        return not (self._has_exit_hook and self._scheduler.has_workers)
 
     def _turn(self) -> None:
         while self._commands:
@@ -222,7 +240,7 @@ class Dispatcher:
         if self._scheduler.start_failed:
             self._fail_everything(WorkerStartError(f"workers cannot be started: {self._start_error}"))
             self._scheduler.give_up_starting()
-        timeout_s = 0.0 if self._commands or (self._closing and not self._jobs) else self._scheduler.next_look_s(now_s)
+        timeout_s = 0.0 if self._commands or self._is_over() else self._scheduler.next_look_s(now_s)
         for event in self._workers.poll(timeout_s):
             self._handle(event)
 
@@ -235,6 +253,8 @@ class Dispatcher:
         for ready in self._started.values():
             job.sink.apply(WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s))
         options = job.options
+        known_s = self._speeds.get(record.prepared.speed_key)
+        record.quick = known_s is not None and known_s < QUICK_MEAN_S and options.timeout is None
         self._scheduler.add_job(
             JobPlan(
                 job_id=job.job_id,
@@ -244,6 +264,7 @@ class Dispatcher:
                 timeout_s=options.timeout,
                 retries=options.retries,
                 max_in_flight=options.max_in_flight,
+                mean_s=known_s,
             )
         )
 
@@ -254,9 +275,10 @@ class Dispatcher:
 
     def _close(self, *, cancel: bool) -> None:
         self._closing = True
-        if cancel:
-            now_s = time.perf_counter()
-            for job_id in self._jobs:
+        now_s = time.perf_counter()
+        for job_id in self._jobs:
+            # A stream that is still read would be waited for by its own consumer.
+            if cancel or self._scheduler.is_open(job_id):
                 self._scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), now_s)
 
     # --- instructions -------------------------------------------------------------------------------------------------
@@ -282,12 +304,22 @@ class Dispatcher:
     def _end_job(self, job_id: int, status: Any) -> None:
         record = self._jobs.pop(job_id, None)
         if record is not None:
+            self._remember_speed(record)
             self._workers.end_job(job_id)
             record.job.sink.ended(status, record.error)
+
+    def _remember_speed(self, record: _Record) -> None:
+        key = record.prepared.speed_key
+        if key is not None and record.mean_s is not None:
+            self._speeds[key] = record.mean_s
+            self._speeds.move_to_end(key)
+            if len(self._speeds) > MAX_SPEEDS:
+                self._speeds.popitem(last=False)
 
     def _fail_everything(self, error: NbparError) -> None:
         for record in list(self._jobs.values()):
             self._jobs.pop(record.job.job_id)
+            self._workers.end_job(record.job.job_id)
             record.job.sink.ended("failed", error)
             self._scheduler.stop_job(record.job.job_id, EndJob(record.job.job_id, "failed"), time.perf_counter())
 
@@ -335,11 +367,10 @@ class Dispatcher:
         if record is None or chunk is None or not event.n_ended:
             return
         job, first, stop = record.job, event.first, event.first + event.n_ended
-        record.quick = (
-            job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
-        )
+        record.quick = job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
+        record.mean_s = self._scheduler.mean_s(job.job_id)
         n_failed = n_again = 0
-        values, taken, at = event.values, 0, first
+        values, taken, at, dropped = event.values, 0, first, first
         for index, error, traceback in event.failures:
             if index > at:
                 job.sink.completed(at, values[taken : taken + index - at])
@@ -347,6 +378,8 @@ class Dispatcher:
             at = index + 1
             if self._scheduler.task_failed(job.job_id, index):
                 n_again += 1
+                job.source.drop(dropped, index)
+                dropped = index + 1
                 continue
             n_failed += 1
             item = job.source.take(index, index + 1)[0]
@@ -354,8 +387,7 @@ class Dispatcher:
             self._task_failed(record, outcome)
         if stop > at:
             job.sink.completed(at, values[taken:] if taken else values)
-        if not n_again:
-            job.source.drop(first, stop)
+        job.source.drop(dropped, stop)
         n_over = event.n_ended - n_again
         job.sink.apply(ChunkDone(event.worker_id, first, first + n_over, event.begin_s, event.end_s, n_failed))
 
@@ -401,7 +433,9 @@ class Dispatcher:
         if lost is None:
             return
         failed = self._jobs.get(lost.job_id)
-        if failed is not None:
+        if failed is not None and lost.loss == "function":
+            self._fail_job(lost.job_id, _loss_error(lost.loss, event, failed.job))
+        elif failed is not None:
             error = _loss_error(lost.loss, event, failed.job)
             item = failed.job.source.take(lost.index, lost.index + 1)[0]
             task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
@@ -419,6 +453,11 @@ def _loss_error(loss: Loss, event: Gone, job: JobSpec) -> TaskError:
     if loss == "timeout":
         return TaskTimeoutError(f"ran longer than timeout={job.options.timeout:g} s and was stopped")
     words = f"; it wrote: {event.last_words}" if event.last_words else ""
+    if loss == "function":
+        how = describe_exit(event.exit_code)
+        died = WorkerDiedError(f"no worker survives loading the function; the last one (pid {event.pid}) {how}{words}")
+        died.exit_code, died.pid = event.exit_code, event.pid
+        return died
     error = WorkerDiedError(f"the worker that ran it (pid {event.pid}) {describe_exit(event.exit_code)}{words}")
     error.exit_code, error.pid = event.exit_code, event.pid
     return error

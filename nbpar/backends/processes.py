@@ -14,62 +14,38 @@ only the last 4 KB are remembered.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
-import pickle
 import selectors
 import signal
 import socket
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from multiprocess import reduction
+from dataclasses import dataclass
 from typing import Any
 
-from nbpar.backends.base import (
-    Gone,
-    JobSpec,
-    NoJob,
-    NotReady,
-    Printed,
-    Ready,
-    TasksEnded,
-    WorkerEvent,
-)
+from multiprocess import reduction
+
+from nbpar.backends.base import Gone, JobSpec, Printed, WorkerEvent
+from nbpar.backends.hearing import to_event
+from nbpar.backends.shipping import PreparedJob, Shipper, prepare_job
 from nbpar.backends.start import forget_process, get_context, start_process
-from nbpar.backends.surroundings import job_setup
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.scheduler import Running
 from nbpar.engine.state import Activity
 from nbpar.errors import SerializationError
 from nbpar.options import PoolOptions
-from nbpar.wire import shared
 from nbpar.wire.board import Slot, make_board
-from nbpar.wire.channel import Channel, ChannelClosed, Message, channel_pair
-from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition, Encoded
-from nbpar.wire.exceptions import decode_exception
-from nbpar.wire.messages import ChunkFlag, Kind
+from nbpar.wire.channel import Channel, ChannelClosedError, Message, channel_pair
+from nbpar.wire.codec import CannotPickle, Codec
+from nbpar.wire.messages import Kind
 from nbpar.worker import main as worker_main
 from nbpar.worker.boot import WorkerSetup
-from nbpar.worker.execute import Unusable
 
 __all__ = ["ProcessWorkers"]
 
-MAX_FUNCTIONS = 32
-"""Functions a worker keeps; a pool that maps more of them in turn ships the oldest again."""
-
 _LAST_WORDS_BYTES = 4096
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A job's function by value, ready for every worker."""
-
-    key: str
-    function: Encoded
-    setup: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -80,14 +56,11 @@ class _Process:
     process: Any
     pid: int
     channel: Channel
+    shipper: Shipper
     pipe_fd: int
     sentinel: int
     owns_sentinel: bool
     begin_s: float
-    functions: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    jobs: set[int] = field(default_factory=set)
-    classes: set[str] = field(default_factory=set)
-    shared_ids: set[int] = field(default_factory=set)
     half_line: bytes = b""
     last_words: bytes = b""
     writing: bool = False
@@ -128,30 +101,14 @@ class ProcessWorkers:
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, job: JobSpec) -> _Prepared:
+    def prepare(self, job: JobSpec) -> PreparedJob:
         """Pickle the function of a job, afresh for each job: what changed in the notebook since is always seen."""
-        try:
-            function = self._codec.encode_function(job.function)
-        except CannotPickle as error:
-            raise SerializationError(f"the function cannot be sent to the workers: {error}") from error
-        digest = hashlib.blake2b(function.payload, digest_size=16)
-        for buffer in function.buffers:
-            digest.update(buffer)
-        setup = job_setup(
-            job.function,
-            key=digest.hexdigest(),
-            star=job.star,
-            seed=job.seed,
-            seeded=job.options.seed is not None,
-        )
-        return _Prepared(setup.function_key, function, pickle.dumps(setup))
+        return prepare_job(self._codec, job)
 
     def wake(self) -> None:
         """Make `poll` return."""
-        try:
+        with contextlib.suppress(OSError):  # full: it will wake anyhow; closed: nobody polls any more
             self._wake_out.send(b"\0")
-        except (BlockingIOError, OSError):  # full: it will wake anyhow; closed: nobody polls any more
-            pass
 
     def look(self, worker_id: int) -> tuple[Running | None, Activity]:
         """What a worker does now, by its board."""
@@ -189,7 +146,9 @@ class ProcessWorkers:
             theirs.close()
             os.close(pipe_out)
         sentinel, owns = _sentinel(process, self._options.start_method)
-        one = _Process(worker_id, process, process.pid, Channel(ours), pipe_in, sentinel, owns, begin_s)
+        channel = Channel(ours)
+        shipper = Shipper(channel, self._codec)
+        one = _Process(worker_id, process, process.pid, channel, shipper, pipe_in, sentinel, owns, begin_s)
         forget_process(process)
         self._processes[worker_id] = one
         self._selector.register(one.channel, selectors.EVENT_READ, ("channel", one))
@@ -213,7 +172,7 @@ class ProcessWorkers:
             serializer=options.serializer,
             threads=options.threads,
             environ={**os.environ, **(options.env or {})},
-            sys_path=tuple(path for path in sys.path if isinstance(path, str)),
+            sys_path=tuple(sys.path),
             cpus=cpus,
             close_fds=close_fds,
             worker_init=self._hooks[0],
@@ -222,81 +181,13 @@ class ProcessWorkers:
 
     def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
         """Send a chunk, and before it what this worker does not have yet."""
-        assert isinstance(prepared, _Prepared)
+        assert isinstance(prepared, PreparedJob)
         process = self._processes.get(worker_id)
         if process is None:  # it died a moment ago: `poll` will say so, and the chunk goes to another
             return 0
-        if job.job_id not in process.jobs:
-            self._send_job(process, job, prepared)
-        items = job.source.take(chunk.start, chunk.stop)
-        flags = ChunkFlag.QUICK if quick else ChunkFlag(0)
-        try:
-            encoded = self._codec.encode(items)
-        except CannotPickle:
-            encoded = self._encode_usable(items)
-            flags |= ChunkFlag.HAS_UNUSABLE
-        if encoded.shared_ids:
-            flags |= ChunkFlag.HAS_SHARED
-        self._send_needs(process, encoded)
-        process.channel.send(
-            Message(
-                Kind.CHUNK,
-                (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, int(flags) | chunk.attempt * ChunkFlag.ATTEMPT),
-                payload=encoded.payload,
-                buffers=encoded.buffers,
-            )
-        )
+        n_bytes = process.shipper.send_chunk(chunk, job, prepared, quick=quick)
         self._watch_writes(process)
-        return encoded.n_bytes
-
-    def _encode_usable(self, items: Sequence[Any]) -> Encoded:
-        """Encode a chunk of which some arguments cannot travel: their tasks fail, each with its own reason."""
-        usable: list[Any] = []
-        for item in items:
-            try:
-                self._codec.encode(item)
-                usable.append(item)
-            except CannotPickle as error:
-                usable.append(Unusable(SerializationError(f"the argument cannot be sent to a worker: {error}")))
-        return self._codec.encode(usable)
-
-    def _send_job(self, process: _Process, job: JobSpec, prepared: _Prepared) -> None:
-        self._send_needs(process, prepared.function)
-        if prepared.key in process.functions:
-            process.functions.move_to_end(prepared.key)
-        else:
-            process.functions[prepared.key] = None
-            function = prepared.function
-            process.channel.send(
-                Message(Kind.DEFINE, head=prepared.key.encode(), payload=function.payload, buffers=function.buffers)
-            )
-        process.channel.send(Message(Kind.JOB, (job.job_id, 0, 0, 0, 0), head=prepared.setup))
-        process.jobs.add(job.job_id)
-        while len(process.functions) > MAX_FUNCTIONS:
-            oldest, _ = process.functions.popitem(last=False)
-            process.channel.send(Message(Kind.FORGET, head=oldest.encode()))
-
-    def _send_needs(self, process: _Process, encoded: Encoded) -> None:
-        """Send the classes and shared objects that a payload refers to, where this worker does not have them."""
-        for shared_id in encoded.shared_ids:
-            segment = shared.segment(shared_id)
-            if segment is not None and shared_id not in process.shared_ids:
-                process.shared_ids.add(shared_id)
-                self._send_definitions(process, segment.definitions)
-                numbers = (shared_id, segment.size_bytes, 0, 0, 0)
-                process.channel.send(Message(Kind.SHARE, numbers, head=segment.layout, fds=[segment.fd]))
-        for shared_id in [one for one in process.shared_ids if shared.segment(one) is None]:
-            process.shared_ids.discard(shared_id)
-            process.channel.send(Message(Kind.UNSHARE, (shared_id, 0, 0, 0, 0)))
-        self._send_definitions(process, encoded.definitions)
-
-    @staticmethod
-    def _send_definitions(process: _Process, definitions: Iterable[Definition]) -> None:
-        for definition in definitions:
-            if definition.key not in process.classes:
-                process.classes.add(definition.key)
-                head = worker_main.CLASS_KEY + definition.key.encode()
-                process.channel.send(Message(Kind.DEFINE, head=head, payload=definition.blob))
+        return n_bytes
 
     def interrupt(self, worker_id: int, chunk_id: int) -> None:
         """Drop a chunk; if the worker runs it, a signal tells it now."""
@@ -322,10 +213,7 @@ class ProcessWorkers:
     def end_job(self, job_id: int) -> None:
         """Workers may forget a job."""
         for process in self._processes.values():
-            if job_id in process.jobs:
-                process.jobs.discard(job_id)
-                process.channel.send(Message(Kind.END_JOB, (job_id, 0, 0, 0, 0)))
-                self._watch_writes(process)
+            process.shipper.end_job(job_id)
 
     # --- the dispatcher's thread: from the workers --------------------------------------------------------------------
 
@@ -370,74 +258,15 @@ class ProcessWorkers:
     def _read_channel(self, process: _Process) -> list[WorkerEvent]:
         try:
             messages = process.channel.receive()
-        except ChannelClosed:
+        except ChannelClosedError:
             # It is ending, or has closed its descriptors: either way it cannot be spoken to. Its sentinel follows.
             self._selector.unregister(process.channel)
             _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             return []
-        return [event for message in messages if (event := self._event(process, message)) is not None]
+        return [event for message in messages if (event := self._heard(process, message)) is not None]
 
-    def _event(self, process: _Process, message: Message) -> WorkerEvent | None:
-        worker_id, numbers = process.worker_id, message.numbers
-        match message.kind:
-            case Kind.RESULTS:
-                return self._results(process, message)
-            case Kind.OUTPUT:
-                index = numbers[0] - 1 if numbers[0] else None
-                lines = bytes(message.payload).decode("utf-8", "replace").split("\n")
-                return Printed(worker_id, index, "stderr" if numbers[1] else "stdout", lines)
-            case Kind.READY:
-                return Ready(worker_id, process.pid, process.begin_s, message.times[0])
-            case Kind.NOT_READY:
-                return NotReady(worker_id, decode_exception(bytes(message.payload))[0])
-            case Kind.NO_JOB:
-                return NoJob(worker_id, numbers[0], decode_exception(bytes(message.payload))[0])
-        return None
-
-    def _results(self, process: _Process, message: Message) -> TasksEnded:
-        _job_id, chunk_id, first, n_ended, final = message.numbers
-        failures = []
-        if message.head:
-            failures = [(index, *decode_exception(data)) for index, data in pickle.loads(message.head)]
-        values: Any = ()
-        if message.payload:
-            try:
-                values = self._codec.decode(message.payload, message.buffers)
-            except BaseException:  # noqa: BLE001  # a __setstate__ of the user's; found again below, value by value
-                n_values = n_ended - len(failures)
-                values, bad = self._decode_each(message, first, n_values, {index for index, *_ in failures})
-                failures = sorted([*failures, *bad], key=lambda failure: failure[0])
-        return TasksEnded(
-            process.worker_id,
-            chunk_id,
-            first,
-            n_ended,
-            bool(final),
-            *message.times,
-            values,
-            failures,
-            message.n_bytes,
-        )
-
-    def _decode_each(
-        self, message: Message, first: int, n_values: int, failed: set[int]
-    ) -> tuple[list[Any], list[tuple[int, BaseException, str]]]:
-        """Values one by one; those that cannot be rebuilt become failures of their own tasks."""
-        values, bad = [], []
-        index = first
-        for value in self._codec.decode_each(message.payload, message.buffers, n_values):
-            while index in failed:
-                index += 1
-            if type(value) is DecodeFailure:
-                error = SerializationError(
-                    f"the result could not be rebuilt: {type(value.error).__name__}: {value.error}"
-                )
-                error.__cause__ = value.error
-                bad.append((index, error, ""))
-            else:
-                values.append(value)
-            index += 1
-        return values, bad
+    def _heard(self, process: _Process, message: Message) -> WorkerEvent | None:
+        return to_event(self._codec, process.worker_id, process.pid, process.begin_s, message)
 
     def _read_pipe(self, process: _Process) -> list[WorkerEvent]:
         """Whole lines that C code or a subprocess wrote; labelled with the task that runs now."""
@@ -465,8 +294,8 @@ class ProcessWorkers:
         events: list[WorkerEvent] = []
         try:
             while messages := process.channel.receive():
-                events += [event for message in messages if (event := self._event(process, message)) is not None]
-        except ChannelClosed:
+                events += [event for message in messages if (event := self._heard(process, message)) is not None]
+        except ChannelClosedError:
             pass
         while more := self._read_pipe(process):
             events += more
@@ -477,10 +306,8 @@ class ProcessWorkers:
 
     def _free(self, process: _Process) -> None:
         for one in (process.channel, process.pipe_fd, process.sentinel):
-            try:
+            with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(one)
-            except (KeyError, ValueError):
-                pass
         process.channel.close()
         os.close(process.pipe_fd)
         if process.owns_sentinel:
@@ -530,10 +357,8 @@ def _sentinel(process: Any, start_method: str) -> tuple[int, bool]:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _last_lines(data: bytes) -> str:

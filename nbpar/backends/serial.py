@@ -168,7 +168,7 @@ class SerialBackend:
             job.sink.apply(ChunkDone(self._context.worker_id, first, stop, report.begin_s, report.end_s, n_failed))
 
     def _failed(self, run: _Run, error: BaseException, index: int) -> None:
-            job = run.job
+        job = run.job
         item = job.source.take(index, index + 1)[0]
         worker_id = self._context.worker_id
         outcome: TaskError = task_error(
@@ -219,5 +219,3 @@ class SerialBackend:
         self._closed = True
         for run in list(self._runs.values()):
             self._end(run, "cancelled")
-
-

@@ -1,4 +1,4 @@
-"""What of the kernel a task should find in its worker as it is at the call: folder, paths, logging, warnings, modules.
+"""What a task finds in its worker as it is in the kernel at the call: folder, paths, logging, warnings.
 
 `job_setup` collects it for each job; :class:`ModuleWatch` notices edited modules of the user's own. Called in the user's
 thread by :mod:`nbpar.backends.processes` and :mod:`nbpar.pool`.
@@ -15,6 +15,7 @@ import sysconfig
 import types
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nbpar.wire.messages import JobSetup
@@ -27,7 +28,7 @@ _PLAIN_FORMAT = "%(levelname)s:%(name)s:%(message)s"
 def job_setup(function: Callable[..., Any], *, key: str, star: bool, seed: int, seeded: bool) -> JobSetup:
     """All that a worker needs to know of a job besides its function."""
     try:
-        cwd = os.getcwd()
+        cwd = str(Path.cwd())
     except FileNotFoundError:  # the folder was deleted; workers stay where they are
         cwd = ""
     return JobSetup(
@@ -36,7 +37,7 @@ def job_setup(function: Callable[..., Any], *, key: str, star: bool, seed: int, 
         seed=seed,
         seeded=seeded,
         cwd=cwd,
-        sys_path=tuple(path for path in sys.path if isinstance(path, str)),
+        sys_path=tuple(sys.path),
         logging=_logging_settings(),
         warnings=_warning_filters(),
         sources=_cell_sources(function),
@@ -61,15 +62,7 @@ def _logging_settings() -> dict[str, Any]:
 
 def _warning_filters() -> list[Any]:
     """The filters whose categories a worker can import."""
-    filters = []
-    for one in warnings.filters:
-        category = one[2]
-        if category.__module__ in ("builtins", "__main__"):
-            keep = category.__module__ == "builtins"
-        else:
-            keep = getattr(sys.modules.get(category.__module__), category.__qualname__, None) is category
-        if keep:
-            filters.append(one)
+    filters = [one for one in warnings.filters if _is_importable(one[2])]
     try:
         pickle.dumps(filters)
     except Exception:  # noqa: BLE001  # an exotic filter: the worker's own are good enough
@@ -77,10 +70,15 @@ def _warning_filters() -> list[Any]:
     return filters
 
 
+def _is_importable(category: Any) -> bool:
+    module = sys.modules.get(getattr(category, "__module__", ""))
+    return module is not sys.modules["__main__"] and getattr(module, category.__qualname__, None) is category
+
+
 def _cell_sources(function: Callable[..., Any]) -> dict[str, str]:
     """Source of the cell that defines `function`, so that tracebacks and warnings in a worker can show lines of it."""
     code = getattr(function, "__code__", None)
-    if not isinstance(code, types.CodeType) or os.path.exists(code.co_filename):
+    if not isinstance(code, types.CodeType) or Path(code.co_filename).exists():
         return {}
     lines = linecache.getlines(code.co_filename)
     return {code.co_filename: "".join(lines)} if lines else {}
@@ -95,7 +93,7 @@ class ModuleWatch:
 
     def __init__(self) -> None:
         paths = sysconfig.get_paths()
-        own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        own = str(Path(__file__).parents[1])
         known = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], own}
         self._foreign = tuple(path + os.sep for path in known)
         self._modules: dict[str, str] = {}  # name: file, of the user's modules
@@ -110,7 +108,7 @@ class ModuleWatch:
         changed = []
         for name, file in self._modules.items():
             try:
-                status = os.stat(file)
+                status = Path(file).stat()
             except OSError:
                 continue
             mark = (getattr(sys.modules.get(name), "__spec__", None), status.st_mtime_ns, status.st_size)
@@ -129,5 +127,5 @@ class ModuleWatch:
                 self._modules[name] = file
 
     def _is_foreign(self, file: str) -> bool:
-        path = os.path.abspath(file)
+        path = str(Path(file).absolute())
         return path.startswith(self._foreign) or f"{os.sep}site-packages{os.sep}" in path

@@ -16,7 +16,7 @@ __all__ = ["route_prints"]
 
 
 class _Unfinished(threading.local):
-    """This thread's outlet, None where it is no worker thread, and its unfinished lines."""
+    """The outlet of a thread, None where it is no worker thread, and its unfinished lines."""
 
     outlet: Callable[[str, bool], None] | None = None
 
@@ -92,7 +92,7 @@ def _come() -> None:
         _n_users += 1
         if _n_users == 1:
             _routers[:] = [_Router(sys.stdout, is_stderr=False), _Router(sys.stderr, is_stderr=True)]
-            sys.stdout, sys.stderr = _routers  # type: ignore[assignment]  # a stream in all that is asked of it
+            sys.stdout, sys.stderr = _routers
 
 
 def _go() -> None:

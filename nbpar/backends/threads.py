@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,25 @@ class _Thread:
     abandoned: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A job as its threads need it."""
+
+    work: Work
+    speed_key: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A chunk to be run."""
+
+    chunk: Chunk
+    items: Sequence[Any]
+    work: Work
+    quick: bool
+    returnable: bool
+
+
 class ThreadWorkers:
     """The :class:`~nbpar.backends.base.Workers` of a pool of threads."""
 
@@ -52,9 +71,10 @@ class ThreadWorkers:
         self._threads: dict[int, _Thread] = {}
         self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()  # bounded by the chunks out
 
-    def prepare(self, job: JobSpec) -> Work:
+    def prepare(self, job: JobSpec) -> _Prepared:
         """Nothing is pickled."""
-        return Work(job.function, job.star, job.seed, job.options.seed is not None)
+        work = Work(job.function, job.star, job.seed, job.options.seed is not None)
+        return _Prepared(work, getattr(job.function, "__code__", None))
 
     def start(self, worker_id: int) -> None:
         """Start a thread."""
@@ -72,9 +92,11 @@ class ThreadWorkers:
 
     def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
         """Hand a chunk to its thread."""
+        assert isinstance(prepared, _Prepared)
         worker = self._threads.get(worker_id)
         if worker is not None:
-            worker.inbox.put((chunk, job.source.take(chunk.start, chunk.stop), prepared, quick))
+            items = job.source.take(chunk.start, chunk.stop)
+            worker.inbox.put(_Order(chunk, items, prepared.work, quick, job.options.chunk_size is None))
         return 0
 
     def interrupt(self, worker_id: int, chunk_id: int) -> None:
@@ -145,11 +167,12 @@ class ThreadWorkers:
 
     def close(self) -> None:
         """Ask every thread to end and wait a moment for it."""
-        for worker in self._threads.values():
+        workers = list(self._threads.values())  # a thread that ends takes itself out
+        for worker in workers:
             worker.inbox.put(None)
             if worker.chunk_id is not None and worker.thread is not None:
                 _raise_in(worker.thread, TaskInterrupt)
-        for worker in self._threads.values():
+        for worker in workers:
             if worker.thread is not None and worker.thread is not threading.current_thread():
                 worker.thread.join(0.5)
         self._threads.clear()
@@ -168,12 +191,12 @@ class ThreadWorkers:
                 return
             self._events.put(Ready(worker.worker_id, os.getpid(), begin_s, time.perf_counter()))
             while (message := worker.inbox.get()) is not None and not worker.abandoned:
-                self._run(worker, finish_line, *message)
+                self._run(worker, message, finish_line)
             try:
                 if self._options.worker_exit is not None and not worker.abandoned:
                     self._options.worker_exit()
             except BaseException as error:  # noqa: BLE001  # nobody waits for it: it is printed
-                print(f"worker_exit failed: {error!r}", file=sys.stderr)
+                sys.stderr.write(f"worker_exit failed: {error!r}\n")
         self._leave(worker)
 
     def _leave(self, worker: _Thread) -> None:
@@ -181,9 +204,8 @@ class ThreadWorkers:
             self._threads.pop(worker.worker_id, None)
             self._events.put(Gone(worker.worker_id, os.getpid(), 0, None))
 
-    def _run(
-        self, worker: _Thread, finish_line: Callable[[], None], chunk: Chunk, items: Any, work: Work, quick: bool
-    ) -> None:
+    def _run(self, worker: _Thread, order: _Order, finish_line: Callable[[], None]) -> None:
+        chunk = order.chunk
         told = False
 
         def report(one: Report) -> None:
@@ -196,15 +218,16 @@ class ThreadWorkers:
         try:
             with worker.lock:
                 worker.chunk_id = chunk.chunk_id
-            worker.context.attempt, worker.context.seed = chunk.attempt, work.seed
+            worker.context.attempt, worker.context.seed = chunk.attempt, order.work.seed
             run_chunk(
-                work,
-                [shared.unwrap(item) for item in items],
+                order.work,
+                [shared.unwrap(item) for item in order.items],
                 chunk_id=chunk.chunk_id,
                 start=chunk.start,
                 context=worker.context,
-                quick=quick,
+                quick=order.quick,
                 report=report,
+                returnable=order.returnable,
             )
         except TaskInterrupt:  # it came between two tasks
             pass

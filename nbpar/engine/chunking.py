@@ -13,8 +13,12 @@ TARGET_S = 0.010
 
 MAX_BYTES = 2 << 20
 MAX_TASKS = 1 << 15
-GROWTH = 32
-"""At most this factor from one chunk to the next, since one fast task says little about the next thousand."""
+LEAST_S = 0.0002
+"""Work below which a chunk is not made smaller for the sake of an even end: its round trip would cost more."""
+
+GROWTH = 256
+"""At most this factor from one chunk to the next, since one fast task says little about the next thousand. A worker
+gives back what it could not do of a chunk in 50 ms (:mod:`nbpar.worker.execute`), so a wrong guess costs little."""
 
 SINGLE_S = 0.001
 """From this mean duration on, tasks travel one at a time: a round trip costs them under a tenth."""
@@ -29,6 +33,8 @@ class ChunkSizer:
         Workers that share the job.
     fixed : int, optional
         A size the user asked for; then nothing is adapted.
+    mean_s : float, optional
+        What tasks of the same function took in an earlier job: a first guess.
 
     Examples
     --------
@@ -36,16 +42,18 @@ class ChunkSizer:
     >>> sizer.next_size(1000)
     1
     >>> sizer.observe(n_tasks=1, work_s=1e-6, n_bytes=10)
-    >>> sizer.next_size(1000)
-    32
+    >>> sizer.next_size(10_000)
+    256
     """
 
-    def __init__(self, *, n_workers: int, fixed: int | None = None) -> None:
+    def __init__(self, *, n_workers: int, fixed: int | None = None, mean_s: float | None = None) -> None:
         self._n_workers = n_workers
         self._fixed = fixed
         self._size = 1
-        self._mean_s: float | None = None
+        self._mean_s = mean_s
         self._bytes_per_task = 1.0
+        if mean_s is not None and mean_s < SINGLE_S:
+            self._size = max(1, min(int(TARGET_S / max(mean_s, 1e-9)), GROWTH * 16))
 
     @property
     def depth(self) -> int:
@@ -82,4 +90,5 @@ class ChunkSizer:
         """Tasks for the next chunk when `n_left` wait; at most half an even share, so that the end is shared."""
         if self._fixed is not None:
             return min(self._fixed, n_left)
-        return max(1, min(self._size, n_left // (2 * self._n_workers)))
+        least = 1 if self._mean_s is None else int(LEAST_S / max(self._mean_s, 1e-9))
+        return min(n_left, max(1, min(self._size, max(least, n_left // (2 * self._n_workers)))))

@@ -215,7 +215,14 @@ class View(Protocol):
     times a second, and `close` once with the ended snapshot. `write` may come at any time, `open` or not.
     """
 
-    def open(self, snapshot: Snapshot) -> None: ...
-    def update(self, snapshot: Snapshot) -> None: ...
-    def write(self, lines: list[OutputLine]) -> None: ...
-    def close(self, snapshot: Snapshot) -> None: ...
+    def open(self, snapshot: Snapshot) -> None:
+        """Begin to draw."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Draw the job as it is now."""
+
+    def write(self, lines: list[OutputLine]) -> None:
+        """Show lines that tasks wrote."""
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Draw the end and let go."""

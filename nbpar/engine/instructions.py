@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Chunk", "EndJob", "FailTask", "Instruction", "Interrupt", "Kill", "Loss", "Send", "StartWorker", "StopWorker"]
+__all__ = [
+    "Chunk",
+    "EndJob",
+    "FailTask",
+    "Instruction",
+    "Interrupt",
+    "Kill",
+    "Loss",
+    "Send",
+    "StartWorker",
+    "StopWorker",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,8 @@ class StopWorker:
     reason: str
 
 
-Loss = Literal["died", "timeout"]
+Loss = Literal["died", "timeout", "function"]
+"""``function``: not a task's fault; workers die one after the other while they load the job's function."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from nbpar.engine.instructions import (
     Instruction,
     Interrupt,
     Kill,
-    Loss,
     Send,
     StartWorker,
     StopWorker,
@@ -74,6 +73,7 @@ class JobPlan:
     retries: int = 0
     stop_on_failure: bool = True
     max_in_flight: int | None = None
+    mean_s: float | None = None  # what tasks of the same function took before
 
 
 @dataclass(slots=True)
@@ -83,7 +83,11 @@ class _Job:
     n_available: int
     closed: bool
     next_index: int = 0
-    waiting: deque[tuple[int, int, int]] = field(default_factory=deque)  # (start, stop, attempt): sent before, to do again
+    waiting: deque[tuple[int, int, int]] = field(
+        default_factory=deque
+    )  # (start, stop, attempt): sent before, to do again
+    n_again: int = 0  # tasks in `waiting`
+    n_unbegun: int = 0  # workers lost in a row before they began the chunk they had: loading the function kills them
     attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
     n_in_flight: int = 0
     paused: bool = False
@@ -92,11 +96,19 @@ class _Job:
 
     @property
     def n_waiting(self) -> int:
-        return self.n_available - self.next_index + sum(stop - start for start, stop, _ in self.waiting)
+        return self.n_available - self.next_index + self.n_again
 
     @property
     def exhausted(self) -> bool:
-        return self.closed and self.n_in_flight == 0 and self.next_index >= self.n_available and not self.waiting
+        return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0
+
+    def put_back(self, start: int, stop: int, attempt: int, *, last: bool = False) -> None:
+        """These tasks are to be done again: before all others, or after what waits already."""
+        self.n_again += stop - start
+        if last:
+            self.waiting.append((start, stop, attempt))
+        else:
+            self.waiting.appendleft((start, stop, attempt))
 
 
 @dataclass(slots=True)
@@ -106,6 +118,7 @@ class _Held:
     chunk: Chunk
     done_to: int
     sent_bytes: int = 0
+    interrupted: bool = False
 
 
 @dataclass(slots=True)
@@ -114,10 +127,14 @@ class _Worker:
     held: deque[_Held] = field(default_factory=deque)
     n_tasks: int = 0
     stale: bool = False
-    interrupted_at_s: float | None = None
-    stopping_at_s: float | None = None
+    asked_at_s: float | None = None  # since when it has been due to drop the chunk it runs, or to end
     n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
-    loss: Loss = "died"
+    timed_out: tuple[int, int | None] | None = None  # chunk and task it is being killed for
+
+    @property
+    def must_yield(self) -> bool:
+        """Whether what it does now is not wanted any more."""
+        return self.state == "stopping" or (bool(self.held) and self.held[0].interrupted)
 
 
 class Scheduler:
@@ -151,7 +168,7 @@ class Scheduler:
 
     def add_job(self, plan: JobPlan) -> None:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
-        sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size)
+        sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
         self._jobs[plan.job_id] = _Job(plan, sizer, plan.n_available, plan.closed)
         self._turn.append(plan.job_id)
         self._wanted = True
@@ -180,24 +197,38 @@ class Scheduler:
         job.stopping = status
         job.stop_at_s = now_s + STOP_WAIT_S
         job.waiting.clear()
+        job.n_again = 0
         job.next_index, job.closed = job.n_available, True
         for worker_id, worker in enumerate(self._workers):
             mine = [held for held in worker.held if held.chunk.job_id == job_id]
-            if mine:
-                worker.interrupted_at_s = now_s
+            for held in mine:
+                held.interrupted = True
             # The chunk that waits goes first: else the worker would begin it when the running one is interrupted.
             self._pending.extend(Interrupt(worker_id, held.chunk.chunk_id) for held in reversed(mine))
 
-    @property
-    def has_jobs(self) -> bool:
-        """Whether any job has not ended."""
-        return bool(self._jobs)
+    def mean_s(self, job_id: int) -> float | None:
+        """Mean duration of a job's recent tasks; None when not known."""
+        return job.sizer.mean_s if (job := self._jobs.get(job_id)) is not None else None
+
+    def is_open(self, job_id: int) -> bool:
+        """Whether a job ends only if more is fed, or that nothing more will come."""
+        return (job := self._jobs.get(job_id)) is not None and not job.closed
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def warm(self) -> None:
         """Want workers although there is no job yet."""
         self._wanted = True
+        self._idle_since_s = None
+
+    def retire(self) -> None:
+        """Want no workers any more: the pool is closing."""
+        self._wanted = False
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether a worker that was ready has not ended yet."""
+        return any(worker.state in ("ready", "stopping") for worker in self._workers)
 
     def recycle(self) -> None:
         """Replace every worker as soon as it holds no chunk."""
@@ -229,14 +260,25 @@ class Scheduler:
         worker = self._workers[worker_id]
         if worker.state == "starting":
             self._n_start_failures += 1
-        held, loss = list(worker.held), worker.loss
+        held = list(worker.held)
         self._workers[worker_id] = _Worker()
-        failed = None
+        failed = self._lost_unbegun(held[0].chunk, running) if held else None
         for one in reversed(held):
             index = self._requeue(one, running)
-            if index is not None and not self.task_failed(one.chunk.job_id, index):
-                failed = FailTask(one.chunk.job_id, index, loss)
+            if index is None:
+                continue
+            if worker.timed_out not in (None, (one.chunk.chunk_id, index)):  # the one too long ended just in time
+                self._jobs[one.chunk.job_id].put_back(index, index + 1, one.chunk.attempt)
+            elif not self.task_failed(one.chunk.job_id, index):
+                failed = FailTask(one.chunk.job_id, index, "died" if worker.timed_out is None else "timeout")
         return failed
+
+    def _lost_unbegun(self, chunk: Chunk, running: Running | None) -> FailTask | None:
+        job = self._jobs.get(chunk.job_id)
+        if job is None or job.stopping is not None or (running is not None and running.chunk_id == chunk.chunk_id):
+            return None
+        job.n_unbegun += 1
+        return FailTask(chunk.job_id, chunk.start, "function") if job.n_unbegun >= MAX_START_FAILURES else None
 
     def _requeue(self, held: _Held, running: Running | None) -> int | None:
         """Put back what a lost worker had not ended of a chunk; the index of the task that is to blame, if any."""
@@ -253,14 +295,15 @@ class Scheduler:
             index = held.done_to  # it died while it unpickled or pickled for this one task
         if index is None or not held.done_to <= index < chunk.stop:
             if begun:  # one of several, not known which: each alone, so that the next death names it
-                job.waiting.extendleft((i, i + 1, chunk.attempt) for i in range(chunk.stop - 1, held.done_to - 1, -1))
+                for i in range(chunk.stop - 1, held.done_to - 1, -1):
+                    job.put_back(i, i + 1, chunk.attempt)
             else:
-                job.waiting.appendleft((held.done_to, chunk.stop, chunk.attempt))
+                job.put_back(held.done_to, chunk.stop, chunk.attempt)
             return None
         if index + 1 < chunk.stop:
-            job.waiting.appendleft((index + 1, chunk.stop, chunk.attempt))
+            job.put_back(index + 1, chunk.stop, chunk.attempt)
         if held.done_to < index:
-            job.waiting.appendleft((held.done_to, index, chunk.attempt))
+            job.put_back(held.done_to, index, chunk.attempt)
         return index
 
     @property
@@ -301,15 +344,16 @@ class Scheduler:
         job = self._jobs.get(chunk.job_id)
         if job is not None:
             job.n_in_flight -= n_new
+            job.n_unbegun = 0
             job.sizer.observe(n_tasks=n_new, work_s=work_s, n_bytes=n_bytes + held.sent_bytes * n_new // len(chunk))
         if final:
             worker.held.remove(held)
-            if not worker.held and worker.n_signals == 0:
-                worker.interrupted_at_s = None
+            if worker.n_signals == 0:
+                worker.asked_at_s = None  # the next chunk's own time starts when its turn has come
             if job is not None and done_to < chunk.stop:
                 job.n_in_flight -= chunk.stop - done_to
                 if job.stopping is None:
-                    job.waiting.appendleft((done_to, chunk.stop, chunk.attempt))
+                    job.put_back(done_to, chunk.stop, chunk.attempt)
         return chunk if job is not None else None
 
     def task_failed(self, job_id: int, index: int) -> bool:
@@ -322,7 +366,7 @@ class Scheduler:
             job.attempts.pop(index, None)
             return False
         job.attempts[index] = n_runs
-        job.waiting.append((index, index + 1, n_runs + 1))
+        job.put_back(index, index + 1, n_runs + 1, last=True)
         return True
 
     # --- decisions ----------------------------------------------------------------------------------------------------
@@ -347,8 +391,7 @@ class Scheduler:
 
     def next_look_s(self, now_s: float) -> float | None:
         """Seconds until :meth:`decide` must be called although nothing happened; None when events suffice."""
-        asked = (w for w in self._workers if w.interrupted_at_s is not None or w.stopping_at_s is not None)
-        looks = [0.05 for worker in asked if worker.n_signals < 2]
+        looks = [0.05 for worker in self._workers if worker.must_yield and worker.n_signals < 2]
         looks += [job.stop_at_s - now_s for job in self._jobs.values() if job.stop_at_s is not None]
         looks += [
             min(0.05, job.plan.timeout_s / 5) for job in self._jobs.values() if job.plan.timeout_s and job.n_in_flight
@@ -359,27 +402,27 @@ class Scheduler:
 
     def _escalate(self, now_s: float) -> None:
         for worker_id, worker in enumerate(self._workers):
-            asked_at_s = worker.stopping_at_s if worker.state == "stopping" else worker.interrupted_at_s
-            if asked_at_s is None or worker.n_signals == 2:
+            if not worker.must_yield or worker.n_signals == 2:
                 continue
+            asked_at_s = worker.asked_at_s = now_s if worker.asked_at_s is None else worker.asked_at_s
             deadlines = (EXIT_WAIT_S, EXIT_WAIT_S) if worker.state == "stopping" else (TERMINATE_AFTER_S, KILL_AFTER_S)
             if now_s - asked_at_s >= deadlines[1]:
-                worker.n_signals = 2
+                worker.n_signals, worker.stale = 2, True
                 self._pending.append(Kill(worker_id))
             elif now_s - asked_at_s >= deadlines[0] and worker.n_signals == 0:
-                worker.n_signals = 1
+                worker.n_signals, worker.stale = 1, True
                 self._pending.append(Kill(worker_id, gently=True))
 
     def _check_timeouts(self, now_s: float, running: Mapping[int, Running]) -> None:
         for worker_id, worker in enumerate(self._workers):
-            if worker.loss == "timeout" or (seen := running.get(worker_id)) is None or seen.index is None:
+            if worker.timed_out is not None or (seen := running.get(worker_id)) is None or seen.index is None:
                 continue
             for held in worker.held:
                 job = self._jobs.get(held.chunk.job_id)
                 if held.chunk.chunk_id != seen.chunk_id or job is None or job.plan.timeout_s is None:
                     continue
                 if now_s - seen.since_s > job.plan.timeout_s:
-                    worker.loss = "timeout"
+                    worker.timed_out, worker.stale = (seen.chunk_id, seen.index), True
                     self._pending.append(Kill(worker_id))
 
     def _keep_workers(self, now_s: float) -> None:
@@ -394,7 +437,7 @@ class Scheduler:
                 worker.state = "starting"
                 self._pending.append(StartWorker(worker_id))
             elif worker.state == "ready" and not worker.held and (reason := self._reason_to_stop(worker)):
-                worker.state, worker.stopping_at_s = "stopping", now_s
+                worker.state, worker.asked_at_s = "stopping", None
                 self._pending.append(StopWorker(worker_id, reason))
 
     def _reason_to_stop(self, worker: _Worker) -> str:
@@ -448,8 +491,9 @@ class Scheduler:
         size = min([job.sizer.next_size(n_waiting), *limits])
         if job.waiting:
             start, stop, attempt = job.waiting.popleft()
+            job.n_again -= stop - start
             if stop - start > size:
-                job.waiting.appendleft((start + size, stop, attempt))
+                job.put_back(start + size, stop, attempt)
                 stop = start + size
             return start, stop, attempt
         start = job.next_index
@@ -471,9 +515,9 @@ class Scheduler:
 
     def ended_to(self, worker_id: int) -> int:
         """How far the chunk that a worker runs has been reported."""
-        held = self._workers[worker_id].held
+        held = list(self._workers[worker_id].held)  # a copy in one step: views look from other threads
         return held[0].done_to if held else 0
 
     def held_chunks(self, worker_id: int) -> Iterable[Chunk]:
         """Chunks a worker holds, the running one first."""
-        return (held.chunk for held in self._workers[worker_id].held)
+        return [held.chunk for held in list(self._workers[worker_id].held)]

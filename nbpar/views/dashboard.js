@@ -131,7 +131,7 @@ class Job {
       const manager = this.model.widget_manager; // outside anywidget's contract: tested for, not relied on
       const kernel = manager && manager.kernel;
       if (kernel && typeof kernel.interrupt === "function") {
-        if (kernel.status === "idle") return; // then the message is on its way, and no cell is there to interrupt
+        // Not asked: kernel.status, which says "idle" once a comm message was handled, while the cell still runs.
         Promise.resolve(kernel.interrupt()).catch(() => this.say("press the stop button"));
       } else {
         this.say("press the stop button");

@@ -7,10 +7,10 @@ the kernel chooses and do nothing but call :class:`~nbpar.views.controls.Control
 
 from __future__ import annotations
 
-import time
 import uuid
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from nbpar.engine.events import OutputLine, Snapshot
@@ -51,7 +51,7 @@ class Dashboard:
 
     def open(self, snapshot: Snapshot) -> None:
         """Show the card."""
-        now_s = time.monotonic()
+        now_s = monotonic()
         self._next_html_s, self._next_full_s = now_s + HTML_PERIOD_S, now_s + FULL_PERIOD_S
         bundle = _static(snapshot)
         if self._live:
@@ -68,7 +68,7 @@ class Dashboard:
 
     def update(self, snapshot: Snapshot) -> None:
         """Send what changed."""
-        now_s = time.monotonic()
+        now_s = monotonic()
         if self._widget is None:
             if now_s >= self._next_html_s:
                 self._next_html_s = now_s + HTML_PERIOD_S
@@ -121,11 +121,14 @@ def _widget_class() -> Any:
             self._scene = scene
             self._controls = controls
             self.wants_all = False
+            self._restored = False
             super().__init__(can_cancel=controls is not None)
             self.on_msg(self._on_message)
 
         def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
             """The traits, with the scene as it is now: a model made late or again starts from everything."""
+            if key is None and self.comm is not None:
+                self._restored = True
             state: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
             if key is None or key == "scene" or (not isinstance(key, str) and "scene" in key):
                 state["scene"] = self._scene.full()
@@ -149,7 +152,13 @@ def _widget_class() -> Any:
             return {mime: content for mime, content in data.items() if not mime.startswith("text/")}
 
         def shut(self) -> None:
-            """Close the comm, and the layout's, which ipywidgets gives every widget."""
+            """Close the comm, and the layout's, which ipywidgets gives every widget.
+
+            Not after a page was reloaded: JupyterLab has then forgotten the display id, so the static picture did not
+            reach that page, and closing would leave nothing there. The card stays, showing the end.
+            """
+            if self._restored:
+                return
             layout = self.layout
             self.close()
             if layout is not None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TextView"]
 
-_BAR = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-_NO_BAR = "{desc} {postfix}"
+_BAR = "{desc} {percentage:3.0f}%|{bar}| "
+_NO_BAR = "{desc} "
 
 
 class TextView:
@@ -51,11 +51,12 @@ class TextView:
         if bar is None:
             return
         bar.total = snapshot.n_tasks
-        bar.bar_format = _BAR if snapshot.n_tasks else _NO_BAR
         bar.n = snapshot.n_done
+        # Ours, not tqdm's {postfix}, which comes with a comma in front.
+        figures = " · ".join([wording.tasks(snapshot), *wording.figures(snapshot)])
+        bar.bar_format = (_BAR if snapshot.n_tasks else _NO_BAR) + figures
         status = "" if snapshot.status in ("running", "done") else f" {snapshot.status}"
         bar.set_description_str(wording.clean(snapshot.name, 60) + status, refresh=False)
-        bar.set_postfix_str(" · ".join([wording.tasks(snapshot), *wording.figures(snapshot)]), refresh=False)
         with self._enter():
             bar.refresh()
 

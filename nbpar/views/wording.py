@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
     Examples
     --------
     >>> [duration(t) for t in (0.0421, 2.34, 75, 7500, 200_000)]
-    ['42 ms', '2.3 s', '1 min 15 s', '2 h 5 min', '2 d 7 h']
+    ['42 ms', '2.3 s', '1 min 15 s', '2 h 5 min', '2 d 8 h']
     """
     if not math.isfinite(seconds) or seconds < 0:
         return "?"

@@ -6,7 +6,6 @@ Used by :mod:`nbpar.wire.diagnose`. Types are known by name, so that nothing is 
 from __future__ import annotations
 
 import pickle
-import types
 
 __all__ = ["problem_of", "short", "short_repr"]
 
@@ -46,13 +45,13 @@ _BY_TYPE: dict[str, str] = {
 }
 
 
-def problem_of(obj: object, error: BaseException, *, too_deep: bool = False) -> str:
-    """Why `obj` cannot be sent, and what to do.
+def problem_of(kind: type, error: BaseException, *, too_deep: bool = False) -> str:
+    """Why an object cannot be sent, and what to do.
 
     Parameters
     ----------
-    obj : object
-        The part that is to blame.
+    kind : type
+        Of the part that is to blame.
     error : BaseException
         What pickling it raised.
     too_deep : bool
@@ -65,12 +64,10 @@ def problem_of(obj: object, error: BaseException, *, too_deep: bool = False) -> 
     """
     if too_deep:
         return "it is nested too deeply for pickle; flatten it (links between objects as indices, for example)"
-    for base in type(obj).__mro__:
+    for base in kind.__mro__:
         advice = _BY_TYPE.get(f"{base.__module__}.{base.__qualname__}")
         if advice:
             return advice
-    if isinstance(obj, types.FunctionType) and hasattr(obj, "registry") and hasattr(obj, "dispatch"):
-        return "a singledispatch function cannot be copied; put it into a module, or make it inside the function"
     text = _message(error)
     if text.startswith(("cannot pickle", "Can't pickle", "can't pickle")):
         return f"{text}; make it inside the function, or once in each worker with nbpar.per_worker"

@@ -4,7 +4,7 @@ A worker writes what it runs, since when and how far into its own slot; the kern
 and the blame for a death, and writes which chunks to drop. No message per task. Each word has one writer; an aligned
 8-byte store is atomic on the platforms Python runs on, and no two words need to be seen together.
 
-The memory is a ``multiprocess`` ``RawArray``: anonymous (unlinked at once) and freed with the last process that maps it.
+The memory is a ``multiprocess`` ``RawArray``: without a name, and freed with the last process that maps it.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ A new pickler is made for each call: its memo keeps every object it met alive.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import copyreg
 import functools
 import io
@@ -27,7 +28,7 @@ from cloudpickle import cloudpickle as cp
 
 from nbpar.wire import classes
 
-__all__ = ["ByValuePickler", "importable", "set_shared_resolver", "shared_lookup"]
+__all__ = ["ByValuePickler", "goes_by_name", "importable", "is_special", "set_shared_resolver", "shared_lookup"]
 
 Reducer = Callable[["ByValuePickler", Any], Any]
 
@@ -118,7 +119,7 @@ class ByValuePickler(cp.Pickler):  # type: ignore[misc]  # cloudpickle is untype
             return _reduce_weakref
         if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
             return _reduce_array
-        if self.dill_dispatch is not None and kind in self.dill_dispatch and kind not in _STOCK_DISPATCH:
+        if self.dill_dispatch is not None and kind in self.dill_dispatch:
             return _reduce_by_dill
         if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
             return None
@@ -150,6 +151,11 @@ def goes_by_name(obj: Any) -> bool:
         return False
     module = found[0]
     return importable(module.__name__) and not cp._is_registered_pickle_by_value(module)
+
+
+def is_special(kind: type) -> bool:
+    """Whether objects of the type are reduced by a rule of this module."""
+    return kind in _REDUCERS or issubclass(kind, weakref.ref)
 
 
 def _reduce_class(pickler: ByValuePickler, cls: type) -> Any:
@@ -319,7 +325,7 @@ class _DillRecorder:
     def __init__(self) -> None:
         self.reduced: tuple[Any, ...] | None = None
 
-    def save_reduce(self, *reduced: Any, obj: Any = None) -> None:  # noqa: ARG002  # as dill calls it
+    def save_reduce(self, *reduced: Any, obj: Any = None) -> None:  # as dill calls it
         """Keep the reduce value."""
         self.reduced = reduced
 
@@ -327,7 +333,8 @@ class _DillRecorder:
 def _reduce_by_dill(pickler: ByValuePickler, obj: Any) -> Any:
     assert pickler.dill_dispatch is not None
     recorder = _DillRecorder()
-    pickler.dill_dispatch[type(obj)](recorder, obj)
+    with contextlib.suppress(Exception):  # it wanted more of a pickler: then the C pickler shall say what is wrong
+        pickler.dill_dispatch[type(obj)](recorder, obj)
     return NotImplemented if recorder.reduced is None else recorder.reduced
 
 
@@ -358,7 +365,6 @@ def set_shared_resolver(resolver: Callable[[int], Any]) -> None:
 
 
 _SINGLETON_TYPES = frozenset({type(None), type(Ellipsis), type(NotImplemented)})
-_STOCK_DISPATCH: dict[type, Any] = pickle._Pickler.dispatch  # type: ignore[attr-defined]  # absent from typeshed
 _REDUCERS: dict[type, Reducer] = {
     ModuleType: _reduce_module,
     typing.NewType: _reduce_newtype,

@@ -1,4 +1,4 @@
-"""Framed messages over a stream socket: whole objects in, whole objects out, large buffers never joined or copied twice.
+"""Framed messages over a stream socket: large buffers are never joined, nor copied twice.
 
 Owns the framing and the two ways to move it: :class:`Channel` never blocks (the kernel's dispatcher drives it from its
 selector) and :class:`WorkerChannel` blocks (a worker has nothing else to do). A deadlock by two full sockets cannot be,
@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Channel", "ChannelClosed", "Message", "WorkerChannel", "channel_pair"]
+__all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
 
 _HEADER = struct.Struct("<IIQ5q2d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers, two times
 _READ_BYTES = 1 << 18
@@ -30,7 +30,7 @@ _MAX_PARTS = 512  # IOV_MAX is 1024 on Linux and macOS
 _MAX_FDS = 64
 
 
-class ChannelClosed(ConnectionError):
+class ChannelClosedError(ConnectionError):
     """The other side is gone."""
 
 
@@ -51,9 +51,7 @@ class Message:
         lengths = [memoryview(buffer).nbytes for buffer in self.buffers]
         n_both = len(lengths) << 8 | len(self.fds)
         payload = memoryview(self.payload)
-        header = _HEADER.pack(
-            self.kind, n_both, len(self.head) << 40 | payload.nbytes, *self.numbers, *self.times
-        )
+        header = _HEADER.pack(self.kind, n_both, len(self.head) << 40 | payload.nbytes, *self.numbers, *self.times)
         start = header + struct.pack(f"<{len(lengths)}Q", *lengths) + self.head
         if payload.nbytes <= 1 << 12:
             start += payload
@@ -169,6 +167,7 @@ class Channel:
         sock.setblocking(False)
         self._socket = sock
         self._out: deque[tuple[deque[memoryview], list[int]]] = deque()
+        self._later: list[Message] = []
         self._parser = _Parser()
         self._scratch = bytearray(_READ_BYTES)
 
@@ -181,9 +180,29 @@ class Channel:
         """Whether something waits for the socket to take more."""
         return bool(self._out)
 
-    def send(self, message: Message) -> None:
-        """Queue a message and write what the socket takes now."""
-        self._out.append((deque(message.parts()), message.fds))
+    def send(self, message: Message, *, later: bool = False) -> None:
+        """Queue a message and write what the socket takes now.
+
+        Parameters
+        ----------
+        later : bool
+            Leave it to go out with the next message: each write wakes the worker, which costs more than the message.
+        """
+        if later:
+            self._later.append(message)
+            return
+        parts: deque[memoryview] = deque()
+        for one in (*self._later, message):
+            if one.fds and parts:  # descriptors go with the first bytes of their own message
+                self._out.append((parts, []))
+                parts = deque()
+            parts.extend(one.parts())
+            if one.fds:
+                self._out.append((parts, one.fds))
+                parts = deque()
+        if parts:
+            self._out.append((parts, []))
+        self._later.clear()
         self.flush()
 
     def flush(self) -> None:
@@ -213,7 +232,7 @@ class Channel:
 
         Raises
         ------
-        ChannelClosed
+        ChannelClosedError
             When the worker's end is closed and every whole message has been handed out.
         """
         messages: list[Message] = []
@@ -228,7 +247,7 @@ class Channel:
             if n_bytes == 0:
                 if messages:
                     return messages  # the close is seen again at the next call
-                raise ChannelClosed
+                raise ChannelClosedError
             if target is None:
                 messages.extend(self._parser.feed(memoryview(self._scratch)[:n_bytes]))
                 if n_bytes < _READ_BYTES or len(messages) >= _MAX_MESSAGES:
@@ -266,7 +285,7 @@ class WorkerChannel:
 
         Raises
         ------
-        ChannelClosed
+        ChannelClosedError
             When the kernel is gone.
         """
         while not self._ready:
@@ -274,13 +293,13 @@ class WorkerChannel:
             if target is not None:
                 n_bytes = self._socket.recv_into(target)
                 if n_bytes == 0:
-                    raise ChannelClosed
+                    raise ChannelClosedError
                 if (message := self._parser.filled(n_bytes)) is not None:
                     self._ready.append(message)
                 continue
             data, fds = self._receive_some()
             if not data:
-                raise ChannelClosed
+                raise ChannelClosedError
             self._parser.fds.extend(fds)
             self._ready.extend(self._parser.feed(data))
         return self._ready.popleft()

@@ -102,7 +102,13 @@ class Snapshot:
 def reduce_whole(cls: type, *, to_kernel: bool) -> tuple[Any, ...]:
     """The reduce value that carries the class itself."""
     maker, args, (state, more), *_ = cp._dynamic_class_reduce(cls)
-    if issubclass(cls, Enum):
+    state.pop("__slotnames__", None)  # copyreg's cache, there or not
+    if not issubclass(cls, Enum):
+        # cloudpickle makes a class without slots; its instances would have another state than the kernel's.
+        if "__slots__" in vars(cls) and not issubclass(cls, tuple):  # NamedTuple sets its own
+            kind, name, bases, attributes, *others = args
+            args = kind, name, bases, {**attributes, "__slots__": state["__slots__"]}, *others
+    else:
         # cloudpickle makes the members before `__init__` is there; what it set on them has to be brought along.
         own = {name: _member_attributes(member) for name, member in cls.__members__.items()}
         more = {**more, "members": {name: attributes for name, attributes in own.items() if attributes}}

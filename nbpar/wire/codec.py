@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Literal
 
@@ -189,6 +189,23 @@ class Codec:
         )
 
     def _dump(self, obj: object, *, whole_classes: bool) -> Encoded:
+        if self.serializer != "dill":
+            return self._dump_by(None, obj, whole_classes=whole_classes)
+        from nbpar.wire.dillmode import NamesOnlyPickler, dump_with_dill
+
+        try:
+            return self._dump_by(None, obj, whole_classes=whole_classes, base=NamesOnlyPickler)
+        except Exception:  # noqa: BLE001  # something that goes by value, or that only dill can pickle
+            return self._dump_by(dump_with_dill, obj, whole_classes=whole_classes)
+
+    def _dump_by(
+        self,
+        dump: Callable[..., None] | None,
+        obj: object,
+        *,
+        whole_classes: bool,
+        base: type[ByValuePickler] = ByValuePickler,
+    ) -> Encoded:
         buffers: list[memoryview] = []
 
         def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -199,13 +216,11 @@ class Codec:
             return False
 
         file = io.BytesIO()
-        pickler = self._make_pickler(file, buffer_callback=keep_in_band, whole_classes=whole_classes)
-        if self.serializer == "dill":
-            from nbpar.wire.dillmode import dump_with_dill
-
-            dump_with_dill(obj, file, pickler, keep_in_band)
-        else:
+        pickler = self._make_pickler(file, base=base, buffer_callback=keep_in_band, whole_classes=whole_classes)
+        if dump is None:
             pickler.dump(obj)
+        else:
+            dump(obj, file, pickler, keep_in_band)
         definitions: tuple[Definition, ...] = ()
         shared_ids = pickler.shared_ids
         if pickler.met_classes and not self.in_worker:

@@ -121,7 +121,8 @@ def find_culprit(obj: object, name: str, failure: BaseException, make_pickler: P
     except BaseException as unforeseen:  # user code in a repr, a property, a hash
         if is_interrupt(unforeseen):
             raise
-    return Culprit(_path(name, steps), type(culprit).__name__, problem_of(culprit, error, too_deep=too_deep), index)
+    problem = problem_of(type(culprit), error, too_deep=too_deep)
+    return Culprit(_path(name, steps), type(culprit).__name__, problem, index)
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -11,13 +11,14 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import dill
 
-from nbpar.wire.byvalue import ByValuePickler
+from nbpar.wire.byvalue import ByValuePickler, goes_by_name, is_special
 
-__all__ = ["dump_with_dill"]
+__all__ = ["NamesOnlyPickler", "dump_with_dill"]
 
 
 class _DillPickler(dill.Pickler):  # type: ignore[misc]  # dill is untyped
@@ -37,6 +38,30 @@ class _DillPickler(dill.Pickler):  # type: ignore[misc]  # dill is untyped
         if issubclass(kind, type) or kind in self._rules.shared_types:
             return self._rules.reducer_override(obj)
         return NotImplemented
+
+
+class NeedsDillError(Exception):
+    """The data holds something that goes by value."""
+
+
+class NamesOnlyPickler(ByValuePickler):
+    """Pickles data at C speed, and gives up at the first thing that is dill's to pickle."""
+
+    def classify(self, kind: type) -> Any:
+        """As its base does, but refuse what has a way of its own there."""
+        if kind is FunctionType:
+            return _refuse_by_value
+        return _refuse if is_special(kind) else super().classify(kind)
+
+
+def _refuse_by_value(_pickler: ByValuePickler, function: FunctionType) -> Any:
+    if goes_by_name(function):
+        return NotImplemented
+    raise NeedsDillError
+
+
+def _refuse(_pickler: ByValuePickler, _obj: Any) -> Any:
+    raise NeedsDillError
 
 
 def dump_with_dill(

@@ -22,7 +22,7 @@ from typing import Any
 from nbpar.errors import RemoteError
 from nbpar.wire.byvalue import ByValuePickler
 
-__all__ = ["decode_exception", "encode_exception"]
+__all__ = ["decode_exception", "encode_exception", "strip_own_frames", "traceback_text"]
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _MAX_EXCEPTIONS = 500  # in one chain, groups and their parts included
@@ -90,6 +90,16 @@ def decode_exception(data: bytes | bytearray | memoryview) -> tuple[BaseExceptio
         return _Rebuilder(records, text).exception(0), text
     except BaseException as error:  # noqa: BLE001  # user code in an exception's own __setstate__
         return RemoteError(f"the task failed, but its error cannot be read: {type(error).__name__}"), text
+
+
+def strip_own_frames(exc: BaseException) -> BaseException:
+    """The same exception, its traceback without the frames of nbpar's own that lead to the task; for threads."""
+    return exc.with_traceback(_without_own_frames(exc.__traceback__))
+
+
+def traceback_text(exc: BaseException) -> str:
+    """The traceback as Python would print it, without frames of nbpar's own that lead to the task."""
+    return _text(exc)
 
 
 def rebuild_bare(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:

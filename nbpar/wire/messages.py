@@ -1,28 +1,28 @@
 """The kinds of message between the kernel and a worker, and what their fields hold.
 
-========== ========================================= ========================== ==========================================
-kind       numbers                                   times                      head / payload / buffers
-========== ========================================= ========================== ==========================================
+========== ===================================== ====================== ==============================================
+kind       numbers                               times                  head / payload / buffers
+========== ===================================== ====================== ==============================================
 to the worker
---------------------------------------------------------------------------------------------------------------------------
-DEFINE     -                                         -                          head: key; payload, buffers: a function or
-                                                                                class by value, kept under its key
-FORGET     -                                         -                          head: key
-SHARE      id, size in bytes                         -                          head: layout; one descriptor of the memory
-UNSHARE    id                                        -                          -
-JOB        job                                       -                          head: :class:`JobSetup`
-CHUNK      job, chunk, start, stop, flags            -                          payload, buffers: the list of arguments
-END_JOB    job                                       -                          -
-STOP       -                                         -                          -
+----------------------------------------------------------------------------------------------------------------------
+DEFINE     -                                     -                      head: key; payload, buffers: a function or
+                                                                        class by value, kept under its key
+FORGET     -                                     -                      head: key
+SHARE      id, size in bytes                     -                      head: layout; one descriptor of the memory
+UNSHARE    id                                    -                      -
+JOB        job                                   -                      head: :class:`JobSetup`
+CHUNK      job, chunk, start, stop, flags        -                      payload, buffers: the list of arguments
+END_JOB    job                                   -                      -
+STOP       -                                     -                      -
 to the kernel
---------------------------------------------------------------------------------------------------------------------------
-READY      pid                                       -                          -
-NOT_READY  -                                         -                          payload: exception of `worker_init`
-RESULTS    job, chunk, first, n ended, final (0, 1)  begin and end of the work  head: failures; payload, buffers: values
-NO_JOB     job                                       -                          payload: exception; the function of the job
-                                                                                could not be rebuilt
-OUTPUT     index + 1 (0: none), 1 for stderr         -                          payload: UTF-8 text, whole lines
-========== ========================================= ========================== ==========================================
+----------------------------------------------------------------------------------------------------------------------
+READY      pid                                   when it was ready      -
+NOT_READY  -                                     -                      payload: exception of `worker_init`
+RESULTS    job, chunk, first, n ended, final     begin, end of work     head: failures; payload, buffers: values
+NO_JOB     job                                   -                      payload: exception; the function of the job
+                                                                        could not be rebuilt
+OUTPUT     index + 1 (0: none), 1 for stderr     -                      payload: UTF-8 text, whole lines
+========== ===================================== ====================== ==============================================
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ChunkFlag", "JobSetup", "Kind"]
+__all__ = ["CLASS_KEY", "ChunkFlag", "JobSetup", "Kind"]
+
+CLASS_KEY = b"class "
+"""The head of a DEFINE message for a class begins with it; a function's is its key alone."""
 
 
 class Kind(enum.IntEnum):
@@ -58,6 +61,7 @@ class ChunkFlag(enum.IntFlag):
     QUICK = 1  # tasks are known to be short: one clock reading for the chunk, results in one message
     HAS_SHARED = 2  # some arguments may be Shared handles, to be unwrapped
     HAS_UNUSABLE = 4  # some arguments could not be pickled: an Unusable stands in their place
+    RETURNABLE = 8  # what is not done after a while may be given back
     ATTEMPT = 1 << 8  # times the attempt's number
 
 

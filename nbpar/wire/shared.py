@@ -1,11 +1,11 @@
 """Objects in shared memory: :class:`Shared` in the kernel, its mapping in each worker.
 
-An object is pickled once, its large buffers laid out behind the pickle in one anonymous piece of memory. Each worker gets
-the descriptor over its socket, maps it copy-on-write, and rebuilds the object around the mapped buffers: one copy of
-the data for all, and what a task writes stays its own. The memory goes back when the last :class:`Shared` handle in
+An object is pickled once, its large buffers laid out behind the pickle in one anonymous piece of memory. Each worker
+gets the descriptor over its socket, maps it copy-on-write, and rebuilds the object around the mapped buffers: one copy
+of the data for all, and what a task writes stays its own. The memory goes back when the last :class:`Shared` handle in
 the kernel is dropped and the workers have let go.
 
-`publish` and the registry are the kernel's side (:mod:`nbpar.backends.processes` ships descriptors to workers);
+:class:`Shared` and `segment` are the kernel's side (:mod:`nbpar.backends.shipping` sends descriptors to workers);
 `attach`, `detach` and `unwrap` are the worker's.
 """
 
@@ -170,7 +170,9 @@ def detach(shared_id: int) -> None:
 def _resolve(shared_id: int) -> Any:
     handle = _attached.get(shared_id) or _handles.get(shared_id)
     if handle is None:
-        raise LookupError("a Shared handle is not known here: only the kernel shares objects, and only while it holds them")
+        raise LookupError(
+            "a Shared handle is not known here: only the kernel shares objects, and only while it holds them"
+        )
     return handle
 
 

@@ -106,7 +106,7 @@ def use_environment(setup: WorkerSetup) -> None:
     if "numpy" in sys.modules:  # its global generator was copied by the fork: every worker would draw the same
         import numpy as np
 
-        np.random.seed()
+        np.random.seed()  # noqa: NPY002  # the global generator is the one that was copied
 
 
 def use_threads(n_threads: int) -> None:

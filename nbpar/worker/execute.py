@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +18,11 @@ from nbpar.worker.context import Context, TaskInterrupt, seed_task
 __all__ = ["Report", "Work", "run_chunk"]
 
 REPORT_S = 0.05
-"""Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat."""
+"""Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat. A chunk
+that was sized by a guess (`returnable`) ends then, and what is left of it goes back to be shared out again."""
+
+MAX_BLOCK = 64
+"""Tasks at the quick pace between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ def run_chunk(
     context: Context,
     quick: bool,
     report: Callable[[Report], None],
+    returnable: bool = False,
 ) -> None:
     """Run ``function(item)`` for each item; tell `report` as they end, the last time with ``final`` set.
 
@@ -60,11 +66,15 @@ def run_chunk(
     items : sequence
         Arguments; an element that is an exception wrapped in :class:`Unusable` fails without being run.
     quick : bool
-        The tasks are known to be short: the clock is read once, and the first failure ends the quick pace.
+        The tasks are thought to be short: the clock is read now and then, and the first failure or the first long
+        stretch ends the quick pace.
+    returnable : bool
+        Tasks that are not begun within `REPORT_S` may be left: the last report then ends before the chunk does.
     """
     slot = context.slot
     slot.begin_chunk(chunk_id)
-    current = Report(start, begin_s=perf_counter())
+    begin_s = perf_counter()
+    current = Report(start, begin_s=begin_s)
     try:
         if quick and not work.seeded:
             _run_quickly(work, items, context, current)
@@ -78,8 +88,11 @@ def run_chunk(
             if (now_s - current.begin_s > REPORT_S or current.failures) and index < start + len(items):
                 current.end_s = now_s
                 slot.words[TASK] = 0  # from here to the next task no interrupt is raised: it would tear the message
+                if returnable and now_s - begin_s > REPORT_S:
+                    break
                 report(current)
                 current = Report(index, begin_s=perf_counter())
+        slot.words[TASK] = 0  # inside the try: an interrupt comes before this store, or not at all
     except TaskInterrupt:
         pass
     slot.words[TASK] = 0
@@ -101,21 +114,25 @@ class Unusable:
 
 
 def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> None:
-    """One Python-level step per task: a store to the board and the call. Ends at the first failure."""
+    """One Python-level step per task: a store to the board and the call. Ends at a failure, or when it takes long."""
     words, values = context.slot.words, current.values
-    append, function = values.append, work.function
+    append, function, star = values.append, work.function, work.star
     index = current.first
+    rest = iter(items)
+    block, n_items = 1, len(items)
     try:
-        if work.star:
-            for item in items:
-                index += 1
-                words[TASK] = index
-                append(function(*item))
-        else:
-            for item in items:
-                index += 1
-                words[TASK] = index
-                append(function(item))
+        while index - current.first < n_items and perf_counter() - current.begin_s < REPORT_S:
+            if star:
+                for item in islice(rest, block):
+                    index += 1
+                    words[TASK] = index
+                    append(function(*item))
+            else:
+                for item in islice(rest, block):
+                    index += 1
+                    words[TASK] = index
+                    append(function(item))
+            block = min(2 * block, MAX_BLOCK)
     except TaskInterrupt:
         current.n_ended = len(values)
         raise

@@ -19,7 +19,6 @@ import pickle
 import signal
 import socket
 import sys
-import threading
 import time
 import warnings
 from typing import Any
@@ -27,19 +26,16 @@ from typing import Any
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
 from nbpar.wire.board import TASK, Slot
-from nbpar.wire.channel import ChannelClosed, Message, WorkerChannel
+from nbpar.wire.channel import ChannelClosedError, Message, WorkerChannel
 from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition
 from nbpar.wire.exceptions import encode_exception
-from nbpar.wire.messages import ChunkFlag, JobSetup, Kind
+from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobSetup, Kind
 from nbpar.worker.boot import WorkerSetup, end_with_parent, use_cpus, use_environment, use_threads
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk
 from nbpar.worker.output import Sender, apply_logging, install_output
 
 __all__ = ["run"]
-
-CLASS_KEY = b"class"
-"""Head of a DEFINE message for a class starts with it; a function's starts with its key alone."""
 
 
 def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
@@ -68,7 +64,7 @@ def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
     set_context(context, whole_process=True)
     pipe_fd = pipe.detach() if hasattr(pipe, "detach") else pipe
     worker.streams = install_output(worker.sender, context, pipe_fd)
-    with contextlib.suppress(ChannelClosed, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(ChannelClosedError, BrokenPipeError, ConnectionResetError):
         worker.serve()
     os._exit(0)  # neither threads of the user's nor atexit functions of the kernel's copy may hold the process
 
@@ -129,10 +125,10 @@ class _Worker:
         if hook is None:
             return True
         try:
-            self.codec.decode(*hook)()  # type: ignore[operator]
+            self.codec.decode(*hook)()
         except BaseException as error:  # noqa: BLE001  # also SystemExit: it is the hook's failure
             if kind is None:
-                print(f"worker_exit failed: {error!r}", file=sys.stderr)
+                sys.stderr.write(f"worker_exit failed: {error!r}\n")
             else:
                 self.sender.send(Message(kind, payload=encode_exception(error)))
             return False
@@ -166,8 +162,7 @@ class _Worker:
     def _follow_kernel(setup: JobSetup) -> None:
         """Take over what may have changed in the kernel since the last job."""
         with contextlib.suppress(OSError):
-            if os.getcwd() != setup.cwd:
-                os.chdir(setup.cwd)
+            os.chdir(setup.cwd)
         sys.path[:] = setup.sys_path
         apply_logging(setup.logging)
         warnings.filters[:] = setup.warnings  # type: ignore[index]
@@ -195,6 +190,7 @@ class _Worker:
             start=start,
             context=self.context,
             quick=bool(flags & ChunkFlag.QUICK) and usable,
+            returnable=bool(flags & ChunkFlag.RETURNABLE),
             report=lambda report: self._send_report(job_id, chunk_id, report),
         )
 

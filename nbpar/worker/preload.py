@@ -13,4 +13,4 @@ from nbpar.worker.boot import THREAD_VARIABLES
 for _name in THREAD_VARIABLES:
     os.environ[_name] = "1"
 
-import nbpar.worker.main  # noqa: E402  # after the variables are set: it loads what workers need
+import nbpar.worker.main  # noqa: E402, F401  # after the variables are set: it loads what workers need

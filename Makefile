@@ -1,0 +1,80 @@
+# make demo    a first look: runs the quickstart and prints the speed-up it measured here
+# make lab     the quickstart in JupyterLab
+# make test    every test; installs what they need first
+# make lint    formatting, types, layers
+# make bench   the benchmarks
+# make clean   removes all that the targets above made
+#
+# Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
+# PYTEST_ARGS="-k crash -x" goes to pytest.
+
+PYTHON ?=
+VENV ?= .venv
+PYTEST_ARGS ?=
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
+# Beside the installed ipykernel, which is the newest. They come without their dependencies: those of the newest serve,
+# and nest-asyncio is the one that only ipykernel 6 has.
+KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
+
+.PHONY: help demo lab test lint bench clean chromium
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# //p;/^$$/q' Makefile
+
+demo: $(VENV)/.installed-lab
+	@$(PY) tools/run_notebook.py notebooks/quickstart.ipynb build/demo
+	@echo "Read it: build/demo/quickstart.html (in any browser). Run it yourself: make lab"
+
+lab: $(VENV)/.installed-lab
+	$(PY) -m jupyterlab notebooks/quickstart.ipynb
+
+# The doctests run apart: pytest imports every module for them, also those that prepare a worker process for its work.
+test: $(VENV)/.installed-test $(KERNELS:=/.installed) chromium
+	@status=0; \
+	$(PY) -m pytest tests $(PYTEST_ARGS) || status=$$?; \
+	$(PY) -m pytest --doctest-modules nbpar || status=$$?; \
+	exit $$status
+
+lint: $(VENV)/.installed-lint
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy $(CHECKED)
+	$(VENV)/bin/lint-imports
+
+ifneq ($(wildcard benchmarks/__main__.py),)
+bench: $(VENV)/.installed-test
+	$(PY) -m benchmarks
+else
+bench:
+	@echo "There is no benchmarks/__main__.py to run." >&2; exit 1
+endif
+
+chromium:
+	@tools/install_chromium.sh
+
+$(VENV)/.installed-venv:
+	@set -e; \
+	if ! $(PY) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$(tools/find_python.sh "$(PYTHON)"); \
+	    echo "Making $(VENV) with $$python ..."; \
+	    "$$python" -m venv --clear "$(VENV)"; \
+	fi
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed-venv pyproject.toml
+	@echo "Installing nbpar[$*] into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+.kernels/ipykernel-%/.installed: Makefile | $(VENV)/.installed-test
+	@echo "Installing ipykernel $* into .kernels ..."
+	@rm -rf $(@D)
+	@$(PIP_INSTALL) --no-deps --target $(@D) 'ipykernel==$*.*' nest-asyncio
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .kernels build dist .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,83 @@
+"""From a worker's messages to events: results are unpickled here, each in its own try.
+
+Called by :mod:`nbpar.backends.processes` in the dispatcher's thread.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from nbpar.backends.base import NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent
+from nbpar.errors import SerializationError
+from nbpar.wire.channel import Message
+from nbpar.wire.codec import Codec, DecodeFailure
+from nbpar.wire.exceptions import decode_exception
+from nbpar.wire.messages import Kind
+
+__all__ = ["to_event"]
+
+_Failures = list[tuple[int, BaseException, str]]
+
+
+def to_event(codec: Codec, worker_id: int, pid: int, begin_s: float, message: Message) -> WorkerEvent | None:
+    """What a message says; None for a kind that is not known.
+
+    Parameters
+    ----------
+    pid, begin_s
+        The worker's process and when its start was asked for.
+    """
+    numbers = message.numbers
+    match message.kind:
+        case Kind.RESULTS:
+            return _results(codec, worker_id, message)
+        case Kind.OUTPUT:
+            index = numbers[0] - 1 if numbers[0] else None
+            lines = bytes(message.payload).decode("utf-8", "replace").split("\n")
+            return Printed(worker_id, index, "stderr" if numbers[1] else "stdout", lines)
+        case Kind.READY:
+            return Ready(worker_id, pid, begin_s, message.times[0])
+        case Kind.NOT_READY:
+            return NotReady(worker_id, decode_exception(message.payload)[0])
+        case Kind.NO_JOB:
+            return NoJob(worker_id, numbers[0], decode_exception(message.payload)[0])
+    return None
+
+
+def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
+    _job_id, chunk_id, first, n_ended, final = message.numbers
+    failures: _Failures = []
+    if message.head:
+        failures = [(index, *decode_exception(data)) for index, data in pickle.loads(message.head)]
+    values: Any = ()
+    if message.payload:
+        try:
+            values = codec.decode(message.payload, message.buffers)
+        except BaseException:  # noqa: BLE001  # a __setstate__ of the user's; found again below, value by value
+            n_values = n_ended - len(failures)
+            values, bad = _decode_each(codec, message, first, n_values, {index for index, *_ in failures})
+            failures = sorted([*failures, *bad], key=lambda failure: failure[0])
+    return TasksEnded(
+        worker_id, chunk_id, first, n_ended, bool(final), *message.times, values, failures, message.n_bytes
+    )
+
+
+def _decode_each(
+    codec: Codec, message: Message, first: int, n_values: int, failed: set[int]
+) -> tuple[list[Any], _Failures]:
+    """Values one by one; those that cannot be rebuilt become failures of their own tasks."""
+    values: list[Any] = []
+    bad: _Failures = []
+    index = first
+    for value in codec.decode_each(message.payload, message.buffers, n_values):
+        while index in failed:
+            index += 1
+        if type(value) is DecodeFailure:
+            error = SerializationError(f"the result could not be rebuilt: {type(value.error).__name__}: {value.error}")
+            error.__cause__ = value.error
+            bad.append((index, error, ""))
+        else:
+            values.append(value)
+        index += 1
+    return values, bad

@@ -1,0 +1,158 @@
+"""What goes to a worker, and what it has already: functions, classes and shared objects travel once.
+
+:func:`prepare_job` pickles a job's function in the user's thread; a :class:`Shipper` per worker sends its chunks and,
+before them, what that worker lacks. Used by :mod:`nbpar.backends.processes` in the dispatcher's thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbpar.backends.base import JobSpec
+from nbpar.backends.surroundings import job_setup
+from nbpar.engine.instructions import Chunk
+from nbpar.errors import SerializationError
+from nbpar.wire import shared
+from nbpar.wire.channel import Channel, Message
+from nbpar.wire.codec import CannotPickle, Codec, Definition, Encoded
+from nbpar.wire.messages import CLASS_KEY, ChunkFlag, Kind
+from nbpar.worker.execute import Unusable
+
+__all__ = ["PreparedJob", "Shipper", "prepare_job"]
+
+MAX_FUNCTIONS = 32
+"""Functions a worker keeps; a pool that maps more of them in turn ships the oldest again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job's function by value, ready for every worker.
+
+    Attributes
+    ----------
+    key : str
+        Hash of the function's bytes: the same for an unchanged function.
+    setup : bytes
+        A pickled :class:`~nbpar.wire.messages.JobSetup`.
+    """
+
+    key: str
+    function: Encoded
+    setup: bytes
+
+    @property
+    def speed_key(self) -> str:
+        """See :class:`~nbpar.backends.base.Prepared`."""
+        return self.key
+
+
+def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
+    """Pickle what every worker needs of a job.
+
+    Raises
+    ------
+    SerializationError
+        When the function cannot travel; it names the object and the path to it.
+    """
+    try:
+        function = codec.encode_function(job.function)
+    except CannotPickle as error:
+        raise SerializationError(f"the function cannot be sent to the workers: {error}") from error
+    digest = hashlib.blake2b(function.payload, digest_size=16)
+    for buffer in function.buffers:
+        digest.update(buffer)
+    setup = job_setup(
+        job.function, key=digest.hexdigest(), star=job.star, seed=job.seed, seeded=job.options.seed is not None
+    )
+    return PreparedJob(setup.function_key, function, pickle.dumps(setup))
+
+
+class Shipper:
+    """Sends to one worker, and knows what that worker has."""
+
+    def __init__(self, channel: Channel, codec: Codec) -> None:
+        self._channel = channel
+        self._codec = codec
+        self._functions: OrderedDict[str, None] = OrderedDict()
+        self._jobs: set[int] = set()
+        self._classes: set[str] = set()
+        self._shared_ids: set[int] = set()
+
+    def send_chunk(self, chunk: Chunk, job: JobSpec, prepared: PreparedJob, *, quick: bool) -> int:
+        """Send a chunk, and before it what this worker does not have yet; returns the size of its arguments."""
+        if job.job_id not in self._jobs:
+            self._send_job(job.job_id, prepared)
+        items = job.source.take(chunk.start, chunk.stop)
+        flags = ChunkFlag.QUICK if quick else ChunkFlag(0)
+        if job.options.chunk_size is None:
+            flags |= ChunkFlag.RETURNABLE
+        try:
+            encoded = self._codec.encode(items)
+        except CannotPickle:
+            encoded = self._encode_usable(items)
+            flags |= ChunkFlag.HAS_UNUSABLE
+        if encoded.shared_ids:
+            flags |= ChunkFlag.HAS_SHARED
+        self._send_needs(encoded)
+        numbers = (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, flags | chunk.attempt * ChunkFlag.ATTEMPT)
+        self._channel.send(Message(Kind.CHUNK, numbers, payload=encoded.payload, buffers=encoded.buffers))
+        return encoded.n_bytes
+
+    def _encode_usable(self, items: Sequence[Any]) -> Encoded:
+        """Encode a chunk of which some arguments cannot travel: their tasks fail, each with its own reason."""
+        usable: list[Any] = []
+        for item in items:
+            try:
+                self._codec.encode(item, name="item")
+                usable.append(item)
+            except CannotPickle as error:
+                usable.append(Unusable(SerializationError(f"the argument cannot be sent to a worker: {error}")))
+        return self._codec.encode(usable)
+
+    def _send_job(self, job_id: int, prepared: PreparedJob) -> None:
+        self._send_needs(prepared.function)
+        if prepared.key in self._functions:
+            self._functions.move_to_end(prepared.key)
+        else:
+            self._functions[prepared.key] = None
+            payload, buffers = prepared.function.payload, prepared.function.buffers
+            self._channel.send(
+                Message(Kind.DEFINE, head=prepared.key.encode(), payload=payload, buffers=buffers), later=True
+            )
+        self._channel.send(Message(Kind.JOB, (job_id, 0, 0, 0, 0), head=prepared.setup), later=True)
+        self._jobs.add(job_id)
+        while len(self._functions) > MAX_FUNCTIONS:
+            oldest, _ = self._functions.popitem(last=False)
+            self._channel.send(Message(Kind.FORGET, head=oldest.encode()), later=True)
+
+    def _send_needs(self, encoded: Encoded) -> None:
+        """Send the classes and shared objects that a payload refers to, where this worker does not have them."""
+        for shared_id in encoded.shared_ids:
+            segment = shared.segment(shared_id)
+            if segment is not None and shared_id not in self._shared_ids:
+                self._shared_ids.add(shared_id)
+                self._send_definitions(segment.definitions)
+                numbers = (shared_id, segment.size_bytes, 0, 0, 0)
+                self._channel.send(Message(Kind.SHARE, numbers, head=segment.layout, fds=[segment.fd]), later=True)
+        for shared_id in [one for one in self._shared_ids if shared.segment(one) is None]:
+            self._shared_ids.discard(shared_id)
+            self._channel.send(Message(Kind.UNSHARE, (shared_id, 0, 0, 0, 0)), later=True)
+        self._send_definitions(encoded.definitions)
+
+    def _send_definitions(self, definitions: Iterable[Definition]) -> None:
+        for definition in definitions:
+            if definition.key not in self._classes:
+                self._classes.add(definition.key)
+                head = CLASS_KEY + definition.key.encode()
+                self._channel.send(Message(Kind.DEFINE, head=head, payload=definition.blob), later=True)
+
+    def end_job(self, job_id: int) -> None:
+        """The worker may forget a job; it hears of it with its next message."""
+        if job_id in self._jobs:
+            self._jobs.discard(job_id)
+            self._channel.send(Message(Kind.END_JOB, (job_id, 0, 0, 0, 0)), later=True)

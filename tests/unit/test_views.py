@@ -1,0 +1,813 @@
+"""Views without a browser: what is written, what is sent to the front end, what stays, and when any of it is drawn."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nbpar.views
+from nbpar.engine.events import Failure, Lane, OutputLine, Snapshot, Span
+from nbpar.views import Controls, choose, dashboard, plain, report, ticker, wording
+from nbpar.views.cell import Cell
+from nbpar.views.dashboard import Dashboard
+from nbpar.views.plain import PlainOutput
+from nbpar.views.scene import N_FIELDS, Scene
+from nbpar.views.text import TextView
+
+HOSTILE = "</details><script>alert('x')</script>&\"\x1b[31m\x00\ud800<img src=x onerror=alert(1)>"
+WAIT_S = 10.0
+
+
+def lane(worker_id: int = 0, n_spans: int = 3, *, n_failed: int = 0, step_s: float = 0.5) -> Lane:
+    spans = tuple(
+        Span(0.1 + i * step_s, 0.1 + (i + 0.9) * step_s, i, i, 1, 1 if i < n_failed else 0) for i in range(n_spans)
+    )
+    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, spans, ready_s=0.1)
+
+
+def job(**changes: Any) -> Snapshot:
+    start = Snapshot(
+        job_id=7,
+        name="map simulate",
+        status="running",
+        n_tasks=2000,
+        n_done=1284,
+        n_failed=0,
+        elapsed_s=2.0,
+        rate=312.0,
+        eta_s=2.3,
+        n_workers=2,
+        lanes=(lane(0), lane(1)),
+    )
+    return replace(start, **changes)
+
+
+def failures(n: int, text: str = "boom") -> tuple[Failure, ...]:
+    return tuple(Failure(i, f"item {text}", "ValueError", text, 0, f"Traceback\n  {text}") for i in range(n))
+
+
+def line(text: str, *, stream: Any = "stdout", index: int | None = 17) -> OutputLine:
+    return OutputLine(1, index, stream, text)
+
+
+# --- wording ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["wording", "plain", "report", "cell", "__init__"])
+def test_examples_in_docstrings_are_true(name: str) -> None:
+    module = importlib.import_module("nbpar.views" if name == "__init__" else f"nbpar.views.{name}")
+    results = doctest.testmod(module)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_figures_leave_out_what_is_not_known() -> None:
+    odd = job(rate=float("nan"), eta_s=float("inf"), lanes=())
+    assert wording.figures(odd) == []
+    assert wording.tasks(replace(odd, n_tasks=None)) == "1,284 tasks"
+
+
+def test_figures_of_an_ended_job_say_how_long_it_took_and_what_was_gained() -> None:
+    figures = wording.figures(job(status="done", n_failed=2))
+    assert figures == ["312 /s", "took 2.0 s", "1.7\N{MULTIPLICATION SIGN} serial", "2 failed"]
+
+
+# --- lines of workers -------------------------------------------------------------------------------------------------
+
+
+class Recorder(io.StringIO):
+    """Keeps each write call apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.calls.append(text)
+        return len(text)
+
+
+def test_lines_are_labelled_and_go_to_their_stream_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = Recorder(), Recorder()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    PlainOutput().write([line("a"), line("b", index=None), line("c", stream="stderr"), line("d")])
+    assert "".join(out.calls) == "[worker 1 · item 17] a\n[worker 1] b\n[worker 1 · item 17] d\n"
+    assert err.calls == ["[worker 1 · item 17] c\n"]
+    assert all(call.endswith("\n") for call in out.calls)
+
+
+def test_a_line_that_the_stream_cannot_encode_is_written_with_escapes() -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii")
+    plain.put(file, "· \N{SNOWMAN} ok\n")
+    assert raw.getvalue() == b"\\xb7 \\u2603 ok\n"
+
+
+# --- the picture that stays -------------------------------------------------------------------------------------------
+
+
+def drawings(html: str) -> list[ET.Element]:
+    """The SVG in the images of a well-formed report."""
+    prefix = "data:image/svg+xml,"
+    sources = [image.attrib["src"] for image in ET.fromstring(html).iter("img")]
+    assert all(source.startswith(prefix) for source in sources)
+    return [ET.fromstring(unquote(source.removeprefix(prefix))) for source in sources]
+
+
+def visible_text(html: str) -> str:
+    return " ".join(" ".join(ET.fromstring(html).itertext()).split())
+
+
+def colours(drawing: ET.Element) -> set[str | None]:
+    return {path.get("stroke") for path in drawing}
+
+
+def test_report_says_everything_in_text_and_draws_a_lane_per_worker() -> None:
+    html = report.to_html(job(status="done", notes=("share it",), n_failed=2, failures=failures(2)))
+    text = visible_text(html)
+    for part in ("map simulate", "done", "1,284 of 2,000 tasks", "312 /s", "took 2.0 s", "share it", "2 failed"):
+        assert part in text
+    assert "#0 item boom ValueError: boom" in text
+    assert len(drawings(html)) == 1 + 2  # the bar and two lanes
+
+
+def test_report_draws_start_up_tasks_and_failures_in_different_colours() -> None:
+    _, first = drawings(report.to_html(job(lanes=(lane(0, n_failed=1),), n_failed=1)))
+    assert {report.STARTING, report.TASK, report.ALTERNATE, report.FAILED, "#fff"} <= colours(first)
+    _, second = drawings(report.to_html(job(lanes=(lane(0),))))
+    assert report.FAILED not in colours(second)
+
+
+def test_hostile_text_does_not_become_markup() -> None:
+    hostile = job(name=HOSTILE, notes=(HOSTILE,), n_failed=1, failures=failures(1, HOSTILE))
+    html = report.to_html(hostile)
+    root = ET.fromstring(html)
+    assert {element.tag for element in root.iter()} <= {
+        *("div", "strong", "span", "img", "details", "summary"),
+        *("table", "tr", "td", "code", "pre"),
+    }
+    assert not [name for element in root.iter() for name in element.attrib if name.startswith("on")]
+    assert "<script>alert('x')</script>" in visible_text(html)
+    html.encode()
+    report.to_text(hostile).encode()
+
+
+def test_report_stays_under_60_kb_for_128_workers_and_hostile_failures() -> None:
+    lanes = tuple(lane(i, 512, n_failed=512 if i % 2 else 3, step_s=0.6) for i in range(128))
+    worst = '"' * 4000
+    big = job(
+        status="done",
+        elapsed_s=320.0,
+        lanes=lanes,
+        notes=(worst,) * 20,
+        n_failed=30_000,
+        failures=failures(100, worst),
+    )
+    html = report.to_html(big)
+    assert 20_000 < len(html.encode()) < 60_000
+    assert len(drawings(html)) == 2
+    assert "more" in visible_text(html)
+
+
+def test_report_is_the_same_for_the_same_snapshot() -> None:
+    assert report.to_html(job()) == report.to_html(job())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        job(n_tasks=None),
+        job(n_tasks=0, n_done=0, lanes=(), status="done", rate=0.0, eta_s=None, elapsed_s=0.0),
+        job(elapsed_s=0.0),
+        job(n_done=0, n_failed=0, lanes=(replace(lane(), pid=0, spans=()),), status="cancelled"),
+        job(n_failed=5, failures=()),
+    ],
+)
+def test_report_of_odd_jobs_is_well_formed(odd: Snapshot) -> None:
+    html = report.to_html(odd)
+    assert drawings(html)
+    assert odd.status in visible_text(html)
+    assert report.to_text(odd).startswith(f"map simulate: {odd.status}, ")
+
+
+def test_text_report_has_a_line_per_worker_and_per_failure() -> None:
+    lines = report.to_text(job(n_failed=3, failures=failures(2), notes=("share it",))).splitlines()
+    assert lines[1:] == [
+        "  worker 0: 3 tasks, busy 90%",
+        "  worker 1: 3 tasks, busy 90%",
+        "  note: share it",
+        "  #0 item boom: ValueError: boom",
+        "  #1 item boom: ValueError: boom",
+        "  and 1 more failed",
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 560), st.integers(0, 40)), max_size=60), st.integers(1, 12))
+def test_merged_stretches_stay_apart_and_inside(pairs: list[tuple[int, int]], step: int) -> None:
+    merged = report._merge([(a, min(560, a + width)) for a, width in pairs], step)
+    assert all(0 <= left < right <= 560 for left, right in merged)
+    assert all(a[1] <= b[0] for a, b in pairwise(merged))
+    assert len(merged) <= 560 // step + 1
+    for a, _ in pairs:  # nothing that was there is nowhere
+        assert a >= 560 or any(left - step <= a <= right + step for left, right in merged)
+
+
+# --- what the front end is told ---------------------------------------------------------------------------------------
+
+
+class FrontEnd:
+    """What dashboard.js keeps of the messages."""
+
+    def __init__(self) -> None:
+        self.spans: dict[int, list[float]] = {}
+        self.seq = 0
+
+    def take(self, message: dict[str, Any]) -> None:
+        message = json.loads(json.dumps(message, allow_nan=False, ensure_ascii=False).encode())
+        assert message["full"] or message["seq"] == self.seq + 1
+        before = {} if message["full"] else self.spans
+        self.spans = {
+            lane["id"]: before.get(lane["id"], [])[: lane["kept"] * N_FIELDS] + lane["spans"]
+            for lane in message["lanes"]
+        }
+        self.seq = message["seq"]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["append", "merge", "extend", "drop"])), max_size=30))
+def test_changes_add_up_to_everything(steps: list[tuple[int, str]]) -> None:
+    scene, front_end = Scene(), FrontEnd()
+    lanes = {i: lane(i, 1) for i in range(3)}
+    for worker_id, step in [(0, "append"), *steps]:
+        spans = lanes[worker_id].spans if worker_id in lanes else ()
+        if step == "drop":
+            lanes.pop(worker_id, None)
+        else:
+            if step == "append" or not spans:
+                spans = (*spans, Span(len(spans), len(spans) + 0.5, 1, 1, 1))
+            elif step == "extend":
+                spans = (*spans[:-1], replace(spans[-1], end_s=spans[-1].end_s + 1))
+            else:
+                spans = (replace(spans[0], end_s=spans[-1].end_s, n_tasks=len(spans)),)
+            lanes[worker_id] = replace(lane(worker_id), spans=spans)
+        front_end.take(scene.change(job(lanes=tuple(lanes.values())), cell_is_running=True))
+        late = FrontEnd()
+        late.take(scene.full())
+        assert late.spans == front_end.spans
+        assert late.seq == front_end.seq
+
+
+def test_a_tick_sends_only_the_new_spans_and_no_unchanged_text() -> None:
+    scene = Scene()
+    first = scene.change(job(failures=failures(1), notes=("share it",)), cell_is_running=True)
+    assert first["full"]
+    assert len(first["lanes"][0]["spans"]) == 3 * N_FIELDS
+    longer = lane(0, 4)
+    message = scene.change(job(failures=failures(1), notes=("share it",), lanes=(longer,)), cell_is_running=False)
+    assert not message["full"]
+    assert message["lanes"][0]["kept"] == 3
+    assert len(message["lanes"][0]["spans"]) == N_FIELDS
+    assert "failures" not in message
+    assert "notes" not in message
+    assert message["cell_is_running"] is False
+    assert scene.full()["notes"] == ["share it"]
+
+
+def test_a_worker_says_what_it_does() -> None:
+    now = Scene().change(
+        job(
+            lanes=(
+                replace(lane(0), current_index=1285, current_since_s=0.8, track=(3, 10)),
+                replace(lane(1), pid=0),
+                replace(lane(2), alive=False),
+                replace(lane(3), current_index=4, current_since_s=1.9),
+            )
+        ),
+        cell_is_running=True,
+    )
+    assert [entry["now"] for entry in now["lanes"]] == ["item 1,285, 1.2 s, 3 of 10", "starting", "ended", "item 4"]
+
+
+def test_the_front_end_makes_no_markup_of_text_and_fetches_nothing() -> None:
+    source = Path(dashboard.__file__).with_name("dashboard.js").read_text(encoding="utf-8")
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "import ", "fetch(", "://"):
+        assert word not in source
+
+
+# --- the notebook's view ----------------------------------------------------------------------------------------------
+
+
+class FakeCell:
+    """Records what is published."""
+
+    is_running = True
+
+    def __init__(self) -> None:
+        self.published: list[tuple[dict[str, Any], str, bool]] = []
+        self.n_inside = 0
+
+    @contextmanager
+    def enter(self) -> Any:
+        self.n_inside += 1
+        yield
+
+    def publish(self, data: dict[str, Any], display_id: str, *, update: bool = False) -> None:
+        self.published.append((data, display_id, update))
+
+
+class Clicks:
+    """Controls that count."""
+
+    def __init__(self) -> None:
+        self.n_cancelled = 0
+        self.controls = Controls(self._cancel, lambda: None, lambda: None)
+
+    def _cancel(self) -> None:
+        self.n_cancelled += 1
+
+
+def test_without_anywidget_the_picture_is_refreshed_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("nbpar.views.dashboard.monotonic", lambda: now_s)
+    monkeypatch.setattr(dashboard, "_widget_class", lambda: exec("raise ImportError"))
+    cell: Any = FakeCell()
+    view = Dashboard(cell, None)
+    view.open(job())
+    for _ in range(16):  # two seconds of ticks
+        now_s += 0.125  # exact, so that no rounding shifts a refresh to the next tick
+        view.update(job())
+    view.close(job(status="done"))
+    assert [update for _, _, update in cell.published] == [False] + [True] * 4 + [True]
+    assert len({display_id for _, display_id, _ in cell.published}) == 1
+    assert all(list(data) == ["text/html", "text/plain"] for data, _, _ in cell.published)
+    assert "done" in cell.published[-1][0]["text/plain"]
+
+
+@pytest.fixture
+def live() -> Any:
+    """A dashboard that is open, on a widget whose messages are kept instead of sent."""
+    pytest.importorskip("anywidget")
+    cell: Any = FakeCell()
+    clicks = Clicks()
+    view = Dashboard(cell, clicks.controls)
+    view.open(job())
+    widget = view._widget
+    sent: list[dict[str, Any]] = []
+    widget.send = lambda content, buffers=None: sent.append(content)
+    yield view, widget, sent, cell, clicks
+    widget.close()
+
+
+def test_live_card_is_shown_with_text_and_html_beside_it(live: Any) -> None:
+    _, widget, _, cell, _ = live
+    data, _, update = cell.published[0]
+    assert list(data) == ["text/html", "text/plain", "application/vnd.jupyter.widget-view+json"]
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
+    assert "map simulate" in data["text/plain"]
+    assert not update
+
+
+def test_each_tick_is_one_message(live: Any) -> None:
+    view, _, sent, cell, _ = live
+    view.update(job(n_done=1300))
+    view.update(job(n_done=1301))
+    assert [message["scene"]["n_done"] for message in sent] == [1300, 1301]
+    assert [message["scene"]["full"] for message in sent] == [False, False]
+    assert len(cell.published) == 1
+
+
+def test_a_front_end_that_missed_something_gets_everything(live: Any) -> None:
+    view, widget, sent, _, _ = live
+    widget._handle_custom_msg({"want": "all"}, [])
+    view.update(job(n_done=1300))
+    view.update(job(n_done=1301))
+    assert [message["scene"]["full"] for message in sent] == [True, False]
+
+
+def test_a_model_made_late_starts_from_everything(live: Any) -> None:
+    view, widget, _, _, _ = live
+    view.update(job(n_done=1300, lanes=(lane(0, 9),)))
+    state = widget.get_state()
+    assert state["scene"]["full"]
+    assert state["scene"]["n_done"] == 1300
+    assert len(state["scene"]["lanes"][0]["spans"]) == 9 * N_FIELDS
+    assert "scene" not in widget.get_state("can_cancel")
+
+
+def test_cancel_is_acknowledged_and_only_for_this_job(live: Any) -> None:
+    _, widget, sent, _, clicks = live
+    widget._handle_custom_msg({"cancel": 6}, [])
+    assert clicks.n_cancelled == 0
+    assert sent == []
+    widget._handle_custom_msg({"cancel": 7}, [])
+    assert clicks.n_cancelled == 1
+    assert sent == [{"ack": 7}]
+
+
+def test_at_the_end_only_the_static_picture_stays(live: Any) -> None:
+    view, widget, sent, cell, _ = live
+    view.close(job(status="done"))
+    assert sent[-1]["scene"]["status"] == "done"
+    data, display_id, update = cell.published[-1]
+    assert list(data) == ["text/html", "text/plain"]
+    assert (display_id, update) == (cell.published[0][1], True)
+    assert widget.comm is None
+
+
+def test_on_a_page_that_was_reloaded_the_card_stays(live: Any) -> None:
+    view, widget, sent, _, _ = live
+    widget.get_state()  # what a new page asks for
+    view.close(job(status="done"))
+    assert sent[-1]["scene"]["status"] == "done"
+    assert widget.comm is not None
+
+
+# --- the cell ---------------------------------------------------------------------------------------------------------
+
+
+class FakeTarget:
+    def __init__(self) -> None:
+        self._parent_header: ContextVar[Any] = ContextVar("parent_header")
+
+
+class FakeStream(FakeTarget, Recorder):
+    """A stream that notes which parent each write has."""
+
+    def __init__(self) -> None:
+        Recorder.__init__(self)
+        FakeTarget.__init__(self)
+        self.parents: list[Any] = []
+
+    def write(self, text: str) -> int:
+        self.parents.append(self._parent_header.get("no cell"))
+        return super().write(text)
+
+
+class FakeShell:
+    """The parts of ipykernel's shell before 7.4 that matter."""
+
+    def __init__(self) -> None:
+        self.execution_count = 3
+        self._parent_header: ContextVar[Any] = ContextVar("parent_header")
+        self.displayhook = FakeTarget()
+        self.display_pub: Any = FakeTarget()
+
+    def get_parent(self) -> dict[str, Any]:
+        return {"header": {"msg_id": "cell 3"}}
+
+
+def test_lines_of_another_thread_go_to_the_cell_and_the_threads_own_setting_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = FakeStream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    shell = FakeShell()
+    cell = Cell(shell, shell.get_parent())
+
+    def later() -> None:
+        stream._parent_header.set({"msg_id": "cell 9"})
+        PlainOutput(cell).write([line("late")])
+        stream.write("mine")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    thread.join(WAIT_S)
+    assert stream.parents == [{"msg_id": "cell 3"}, {"msg_id": "cell 9"}]
+    assert stream._parent_header.get("no cell") == "no cell"  # this thread was never touched
+
+
+def test_a_cell_runs_until_the_shell_counts_on() -> None:
+    shell = FakeShell()
+    cell = Cell(shell, {})
+    assert cell.is_running
+    shell.execution_count += 1
+    assert not cell.is_running
+
+
+def test_ipykernel_74_is_asked_to_set_the_thread_alone() -> None:
+    calls: list[Any] = []
+
+    class NewShell(FakeShell):
+        def set_thread_parent(self, parent: Any) -> str:
+            calls.append(parent)
+            return "token"
+
+        def reset_thread_parent(self, token: str) -> None:
+            calls.append(token)
+
+    shell = NewShell()
+    with pytest.raises(ZeroDivisionError), Cell(shell, shell.get_parent()).enter():
+        raise ZeroDivisionError
+    assert calls == [{"header": {"msg_id": "cell 3"}}, "token"]
+
+
+def test_ipykernel_6_gets_the_parent_in_the_message() -> None:
+    sent: list[Any] = []
+
+    class Session:
+        def send(self, socket: str, kind: str, content: Any, *, parent: Any, ident: Any) -> None:
+            sent.append((socket, kind, content, parent, ident))
+
+    class Publisher:
+        session, pub_socket, topic = Session(), "socket", b"display_data"
+
+    shell = FakeShell()
+    shell.display_pub = Publisher()
+    Cell(shell, shell.get_parent()).publish({"text/plain": "x"}, "id 1", update=True)
+    content = {"data": {"text/plain": "x"}, "metadata": {}, "transient": {"display_id": "id 1"}}
+    assert sent == [("socket", "update_display_data", content, {"header": {"msg_id": "cell 3"}}, b"display_data")]
+
+
+# --- the terminal's view ----------------------------------------------------------------------------------------------
+
+
+def screen(text: str) -> list[str]:
+    """What a terminal shows after `text`: a carriage return writes over the line."""
+    return [shown.rstrip("\r").split("\r")[-1].rstrip() for shown in text.replace("\x1b[A", "").split("\n")]
+
+
+def test_bar_shows_the_snapshots_own_figures_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TextView()
+    view.open(job(n_done=500))
+    view.update(job(n_done=1000, n_failed=2, failures=failures(2)))
+    shown = screen(capsys.readouterr().err)[-1]
+    assert shown.startswith("map simulate  50%|")
+    assert shown.endswith("1,000 of 2,000 tasks · 312 /s · 2.3 s left · 1.7\N{MULTIPLICATION SIGN} serial · 2 failed")
+    view.close(job(n_done=2000, n_failed=2, failures=failures(1), status="done"))
+    end = screen(capsys.readouterr().err)
+    assert end[0].startswith("map simulate 100%|")
+    assert "took 2.0 s" in end[0]
+    assert end[1:3] == ["  #0  item boom  ValueError: boom", "  and 1 more"]
+
+
+def test_lines_stand_above_the_bar_and_never_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    view = TextView()
+    view.open(job(n_tasks=None))
+    view.write([line("one"), line("two", stream="stderr")])
+    view.close(job(n_tasks=None, status="cancelled"))
+    shown = screen(terminal.getvalue())
+    assert shown[:2] == ["[worker 1 · item 17] one", "[worker 1 · item 17] two"]
+    assert shown[2].startswith("map simulate cancelled 1,284 tasks")
+
+
+def test_lines_of_a_job_without_a_bar_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    TextView().write([line("early")])
+    assert capsys.readouterr().out == "[worker 1 · item 17] early\n"
+
+
+# --- which view -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ui", "in_kernel", "tty", "progress", "expected"),
+    [
+        ("", False, False, None, PlainOutput),
+        ("", False, True, None, TextView),
+        ("", False, False, True, TextView),
+        ("", False, True, False, PlainOutput),
+        ("", True, False, None, Dashboard),
+        ("", True, False, False, PlainOutput),
+        ("off", True, True, True, PlainOutput),
+        ("text", True, False, None, TextView),
+        ("html", True, False, None, Dashboard),
+        ("anywidget", True, False, False, Dashboard),
+        ("text", False, False, False, TextView),
+        ("nonsense", False, False, None, PlainOutput),
+    ],
+)
+def test_the_view_suits_the_place(
+    monkeypatch: pytest.MonkeyPatch, *, ui: str, in_kernel: bool, tty: bool, progress: bool | None, expected: type
+) -> None:
+    monkeypatch.setenv("NBPAR_UI", ui)
+    monkeypatch.setattr(Cell, "current", classmethod(lambda cls: FakeCell() if in_kernel else None))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: tty, raising=False)
+    view = choose(progress, controls=None)
+    assert type(view) is expected
+    if isinstance(view, Dashboard):
+        assert view._live is (ui != "html")
+
+
+def test_importing_the_views_is_cheap() -> None:
+    heavy = ["IPython", "anywidget", "ipywidgets", "traitlets", "tqdm", "xml", "numpy"]
+    code = f"import sys, nbpar.views; print([m for m in {heavy} if m in sys.modules])"
+    root = str(Path(nbpar.views.__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- when it is drawn -------------------------------------------------------------------------------------------------
+
+
+class FakeView:
+    """Writes down what it was asked to draw."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.drawn = threading.Event()
+        self.broken = False
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        self.drawn.set()
+        if self.broken:
+            raise RuntimeError("broken view")
+
+    def open(self, snapshot: Snapshot) -> None:
+        self._note("open")
+
+    def update(self, snapshot: Snapshot) -> None:
+        self._note("update")
+
+    def write(self, lines: list[OutputLine]) -> None:
+        self._note("write " + " ".join(line.text for line in lines))
+
+    def close(self, snapshot: Snapshot) -> None:
+        self._note(f"close {snapshot.status}")
+
+
+class FakeJob:
+    """A job at a time that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = job(elapsed_s=0.0)
+        self.pending: list[OutputLine] = []
+
+    def snapshot(self) -> Snapshot:
+        return self.now
+
+    def lines(self) -> list[OutputLine]:
+        lines, self.pending = self.pending, []
+        return lines
+
+
+def gone(own: ticker.Ticker, thread: threading.Thread | None) -> bool:
+    """Whether the ticker's thread has ended."""
+    assert thread is not None
+    thread.join(WAIT_S)
+    return not thread.is_alive() and own.thread is None
+
+
+def slow_ticker() -> ticker.Ticker:
+    """Its thread waits; the test ticks."""
+    return ticker.Ticker(tick_s=3600)
+
+
+def test_a_view_opens_after_300_ms_is_updated_and_closed_once() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    thread = own.thread
+    for elapsed_s in (0.1, 0.29, 0.3, 0.4):
+        fake.now = job(elapsed_s=elapsed_s)
+        watch.tick()
+    fake.now = job(status="done")
+    watch.tick()
+    watch.finish()
+    watch.finish()
+    watch.tick()
+    assert view.calls == ["open", "update", "close done"]
+    assert gone(own, thread)
+
+
+def test_a_short_job_is_never_drawn_but_its_lines_are_written() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.pending = [line("a"), line("b")]
+    fake.now = job(status="done", elapsed_s=0.2)
+    watch.finish()
+    assert view.calls == ["write a b"]
+
+
+def test_the_last_lines_come_before_the_end() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.now = job()
+    watch.tick()
+    fake.pending = [line("last")]
+    fake.now = job(status="failed")
+    watch.finish()
+    assert view.calls == ["open", "write last", "close failed"]
+
+
+def test_many_threads_may_finish_and_one_end_is_drawn() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.now = job()
+    watch.tick()
+    fake.now = job(status="done")
+    together = threading.Barrier(6)
+
+    def finish(wait: bool) -> None:
+        together.wait(WAIT_S)
+        watch.finish(wait=wait)
+
+    threads = [threading.Thread(target=finish, args=(i % 2 == 0,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert view.calls == ["open", "close done"]
+
+
+def test_a_dispatcher_leaves_the_drawing_to_the_thread() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.now = job()
+    watch.tick()
+    thread, view.drawn = own.thread, threading.Event()
+    fake.now = job(status="cancelled")
+    watch.finish(wait=False)
+    assert view.drawn.wait(WAIT_S)
+    assert gone(own, thread)
+    assert view.calls == ["open", "close cancelled"]
+
+
+def test_a_broken_view_is_logged_once_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    own, broken, sound, fake = ticker.Ticker(tick_s=0.001), FakeView(), FakeView(), FakeJob()
+    broken.broken = True
+    fake.now = job()
+    with caplog.at_level(logging.ERROR, logger="nbpar"):
+        first = own.watch(broken, fake.snapshot, fake.lines)
+        assert broken.drawn.wait(WAIT_S)
+        second = own.watch(sound, fake.snapshot, fake.lines)
+        assert sound.drawn.wait(WAIT_S)
+        thread = own.thread
+        first.finish()
+        second.finish()
+    assert broken.calls == ["open"]
+    assert [record.name for record in caplog.records] == ["nbpar"]
+    assert "broken view" in caplog.text
+    assert gone(own, thread)
+
+
+def test_the_thread_lives_while_something_is_watched_and_starts_again() -> None:
+    own, fake = ticker.Ticker(tick_s=0.001), FakeJob()
+    fake.now = job()
+    for _ in range(3):
+        views = [FakeView(), FakeView()]
+        watches = [own.watch(view, fake.snapshot, fake.lines) for view in views]
+        thread = own.thread
+        assert thread is not None
+        assert thread.daemon
+        assert all(view.drawn.wait(WAIT_S) for view in views)
+        watches[0].finish()
+        views[1].drawn.clear()
+        assert views[1].drawn.wait(WAIT_S)
+        watches[1].finish()
+        assert gone(own, thread)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_the_child_of_a_fork_has_no_watches_and_can_start_its_own() -> None:
+    code = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+from nbpar.engine.events import Snapshot
+from nbpar.views import ticker
+class View:
+    seen = threading.Event()
+    def write(self, lines): self.seen.set()
+    def open(self, snapshot): pass
+    update = close = open
+now = Snapshot(1, "f", "running", 1, 0, 0, 1.0, 0.0, None, 0, ())
+old = ticker.watch(View(), lambda: now, lambda: [])
+old._lock.acquire()  # as if a view were drawing at the moment of the fork
+pid = os.fork()
+if pid == 0:
+    assert ticker._ticker.thread is None
+    closer = threading.Thread(target=old.finish); closer.start(); closer.join(5); assert not closer.is_alive()
+    new = ticker.watch(View(), lambda: now, lambda: ["a line"])
+    ok = View.seen.wait(5)
+    new.finish()
+    os._exit(0 if ok else 3)
+old._lock.release()
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert ticker._ticker.thread.is_alive()
+old.finish()
+"""
+    root = str(Path(nbpar.views.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
