@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nbpar.backends.surroundings import ModuleWatch
 from nbpar.errors import OptionsError
@@ -17,8 +17,10 @@ from nbpar.future import TaskFuture
 from nbpar.job import Job
 from nbpar.options import OnError, PoolOptions, Serializer, StartMethod, default_start_method
 from nbpar.pool import WorkerPool, jobs
-from nbpar.wire.shared import Shared
 from nbpar.worker.context import CurrentTask, PerWorker, current_context, current_task, track
+
+if TYPE_CHECKING:
+    from nbpar.wire.shared import Shared
 
 __all__ = [
     "CurrentTask",
@@ -451,6 +453,8 @@ def share(obj: T) -> Shared[T]:
     >>> nbpar.map(lambda i: int(big.value[i]), [0, 10])
     [0, 10]
     """
+    from nbpar.wire.shared import Shared
+
     return Shared(obj)
 
 

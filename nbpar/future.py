@@ -5,15 +5,15 @@ A :class:`TaskFuture` is the sink of its backend as a :class:`nbpar.job.Job` is,
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Literal, TypeVar
 
 from nbpar.backends.base import Backend, StateEvent
 from nbpar.display import Display, Lines
 from nbpar.engine.events import OutputLine
-from nbpar.errors import JobCancelledError, TaskError
+from nbpar.errors import JobCancelledError, PoolClosedError, TaskError
 from nbpar.views.ticker import Watch
 
 __all__ = ["TaskFuture"]
@@ -36,13 +36,19 @@ class TaskFuture(Future[R]):
 
     def cancel(self) -> bool:
         """Stop the task; True unless it had ended."""
+        was_cancelled = self.cancelled()
         if not super().cancel():
             return False
-        self.set_running_or_notify_cancel()
-        self._backend.cancel(self._job_id)
+        if not was_cancelled:
+            with contextlib.suppress(InvalidStateError, RuntimeError):  # another thread cancelled it in this moment
+                self.set_running_or_notify_cancel()
+            with contextlib.suppress(PoolClosedError):  # then the task ends with its pool
+                self._backend.cancel(self._job_id)
         return True
 
     def __await__(self) -> Generator[Any, None, R]:
+        import asyncio  # slow to load, and loaded already where anything is awaited
+
         return asyncio.wrap_future(self).__await__()
 
     def take_lines(self) -> list[OutputLine]:
@@ -60,17 +66,18 @@ class TaskFuture(Future[R]):
 
     def completed(self, start: int, values: Sequence[Any]) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
-        if not self.cancelled():
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             self.set_result(values[0])
 
     def failed(self, error: TaskError) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
-        if not self.cancelled():
-            cause = error.__cause__
+        cause = error.__cause__
+        with contextlib.suppress(InvalidStateError):
             self.set_exception(cause if type(error) is TaskError and cause is not None else error)
 
     def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
         if not self.done():
-            self.set_exception(error or JobCancelledError("the task was cancelled"))
+            with contextlib.suppress(InvalidStateError):
+                self.set_exception(error or JobCancelledError("the task was cancelled"))
         self._display.finish(wait=False)

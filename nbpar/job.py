@@ -8,11 +8,12 @@ What bounds its queues: results are the user's to keep; of a streamed job they a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from types import TracebackType
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, StateEvent
@@ -31,6 +32,8 @@ SHORT_S = 0.2
 """A call that is over within this time never makes a view."""
 
 _MISSING = object()
+
+_log = logging.getLogger("nbpar")
 
 
 class Job(Generic[R]):
@@ -79,6 +82,7 @@ class Job(Generic[R]):
         self._ready: dict[int, Any] = {}  # of a streamed job: values and errors that were not given out yet
         self._errors: dict[int, TaskError] = {}
         self._error: BaseException | None = None
+        self._traceback: tuple[TracebackType | None] | None = None
         self._lock = threading.RLock()  # guards the state, values, errors and callbacks
         self._changed = threading.Condition(self._lock)
         self._n_waiters = 0
@@ -171,6 +175,7 @@ class Job(Generic[R]):
         TimeoutError
             When the time has passed first.
         """
+        __tracebackhide__ = True
         if not self.wait(timeout):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s; it goes on")
         self._raise_error()
@@ -235,6 +240,8 @@ class Job(Generic[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[R]:
+        import asyncio  # slow to load, and loaded already where anything is awaited
+
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
 
@@ -329,8 +336,12 @@ class Job(Generic[R]):
     def _raise_error(self) -> None:
         __tracebackhide__ = True
         error = self._failure()
-        if error is not None:
-            raise error
+        if error is None:
+            return
+        if self._traceback is None:
+            self._traceback = (error.__traceback__,)
+        # As it came from the task: each raise would add the caller's frames to those of the last one.
+        raise error.with_traceback(*self._traceback)
 
     # --- streaming (imap), for nbpar.streaming ------------------------------------------------------------------------
 
@@ -429,7 +440,10 @@ class Job(Generic[R]):
             self._changed.notify_all()
         self._display.finish(wait=False)
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001  # a user's: it must not end the dispatcher
+                _log.exception("nbpar: a done callback of %r failed", self)
 
 
 class _Waiting:
@@ -454,5 +468,6 @@ def as_raised(error: TaskError) -> BaseException:
         return error
     note = f"nbpar: {error.where}" + ("" if error.worker_id is None else f", on worker {error.worker_id}")
     if note not in getattr(cause, "__notes__", ()):
-        cause.add_note(note)
+        with contextlib.suppress(Exception):  # an exception class that refuses new attributes (a frozen dataclass)
+            cause.add_note(note)
     return cause

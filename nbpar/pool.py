@@ -228,7 +228,7 @@ class WorkerPool:
         items = iter(_zipped(function, iterables))
         source = Streamed()
         job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1)
-        return stream(
+        results: Iterator[R] = stream(
             job,
             self._backend,
             items,
@@ -238,6 +238,8 @@ class WorkerPool:
             n_workers=self.n_workers,
             window=max_in_flight,
         )
+        next(results)  # see there
+        return results
 
     def map_async(
         self,
@@ -401,6 +403,9 @@ def _make_backend(options: PoolOptions) -> Backend:
         from nbpar.backends.threads import ThreadWorkers
 
         return Dispatcher(ThreadWorkers(options), options)
+    from nbpar.backends.start import begin_server
+
+    begin_server(options.start_method)  # it loads while the imports below go on
     from nbpar.backends.processes import ProcessWorkers
 
     return Dispatcher(ProcessWorkers(options), options)

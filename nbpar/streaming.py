@@ -45,6 +45,7 @@ def stream(
     reader = _Reader(job, backend, items, source, ordered=ordered, n_workers=n_workers, window=window)
     n_out = 0
     try:
+        yield cast("R", None)  # taken by the pool: from here on `finally` runs, also if no result is ever asked for
         while reader.read(n_out):
             found = job.next_streamed(n_out, ordered=ordered)
             n_out += len(found)

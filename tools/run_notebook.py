@@ -38,7 +38,9 @@ def main() -> int:
     )
     started_s = time.perf_counter()
     try:
-        client.execute()
+        # ipykernel logs warnings about its transport to the terminal, which is not where a first look should start.
+        with (args.output_dir / "kernel.log").open("wb") as log:
+            client.execute(stdout=log, stderr=log)
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
 from nbpar.engine.instructions import Chunk
@@ -35,6 +35,7 @@ __all__ = [
     "TasksEnded",
     "WorkerEvent",
     "Workers",
+    "safe_str",
     "short_repr",
     "task_error",
 ]
@@ -114,8 +115,7 @@ class JobSink(Protocol):
         """The job is over; nothing follows. `error` ended it, unless a task's own failure did."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JobSpec:
+class JobSpec(NamedTuple):
     """One map call, ready to be run."""
 
     job_id: int
@@ -170,8 +170,7 @@ class Backend(Protocol):
 # --- workers, as the dispatcher sees them -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A worker takes chunks from now on."""
 
     worker_id: int
@@ -180,16 +179,14 @@ class Ready:
     ready_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class NotReady:
+class NotReady(NamedTuple):
     """`worker_init` raised in a worker."""
 
     worker_id: int
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """A worker has ended. `last_words` is what it wrote to its descriptors last."""
 
     worker_id: int
@@ -200,8 +197,7 @@ class Gone:
     start_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TasksEnded:
+class TasksEnded(NamedTuple):
     """Tasks `first` to ``first + n_ended - 1`` of a chunk ended."""
 
     worker_id: int
@@ -216,8 +212,7 @@ class TasksEnded:
     n_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NoJob:
+class NoJob(NamedTuple):
     """A worker could not rebuild a job's function."""
 
     worker_id: int
@@ -232,7 +227,7 @@ class Printed:
     worker_id: int
     index: int | None
     stream: Literal["stdout", "stderr"]
-    lines: list[str] = field(default_factory=list)
+    lines: list[str]
 
 
 WorkerEvent = Ready | NotReady | Gone | TasksEnded | NoJob | Printed
@@ -302,12 +297,21 @@ def short_repr(item: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
+def safe_str(error: BaseException) -> str:
+    """The message of a user's exception; never raises."""
+    try:
+        return str(error)
+    except BaseException as failure:  # noqa: BLE001  # as above
+        return f"(its __str__ raised {type(failure).__name__})"
+
+
 def task_error(error: BaseException, *, index: int, item: object, worker_id: int | None, traceback: str) -> TaskError:
     """The outcome of a failed task: nbpar's own errors get the item, a user's becomes the cause."""
     if isinstance(error, TaskError) and error.index < 0:
         outcome = error
     else:
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        text = safe_str(error)
+        message = f"{type(error).__name__}: {text}" if text else type(error).__name__
         outcome = TaskError(message)
         outcome.__cause__ = error
     outcome.index = index

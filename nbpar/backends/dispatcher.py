@@ -35,6 +35,7 @@ from nbpar.backends.base import (
     TasksEnded,
     WorkerEvent,
     Workers,
+    safe_str,
     task_error,
 )
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
@@ -401,7 +402,7 @@ class Dispatcher:
                 index=error.index,
                 item_repr=error.item_repr,
                 error_type=type(error).__name__ if own else type(cause).__name__,
-                message=error.message if own else str(cause),
+                message=error.message if own else safe_str(cause),
                 worker_id=error.worker_id,
                 traceback=error.remote_traceback,
             )

@@ -261,9 +261,13 @@ class ProcessWorkers:
         except ChannelClosedError:
             # It is ending, or has closed its descriptors: either way it cannot be spoken to. Its sentinel follows.
             self._selector.unregister(process.channel)
+            process.channel.close()
+            process.writing = False
             _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             return []
-        return [event for message in messages if (event := self._heard(process, message)) is not None]
+        # What a task wrote to the descriptors was in the pipe before its result was in the socket: so it comes first.
+        printed = self._read_pipe(process)
+        return printed + [event for message in messages if (event := self._heard(process, message)) is not None]
 
     def _heard(self, process: _Process, message: Message) -> WorkerEvent | None:
         return to_event(self._codec, process.worker_id, process.pid, process.begin_s, message)
@@ -275,7 +279,8 @@ class ProcessWorkers:
         except BlockingIOError:
             return []
         if not data:
-            self._selector.unregister(process.pipe_fd)
+            with contextlib.suppress(KeyError):  # read once more when the worker is buried
+                self._selector.unregister(process.pipe_fd)
             return []
         process.last_words = (process.last_words + data)[-_LAST_WORDS_BYTES:]
         whole, newline, rest = (process.half_line + data).rpartition(b"\n")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbpar.backends.base import JobSpec, task_error
+from nbpar.backends.base import JobSpec, safe_str, task_error
 from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
 from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
@@ -175,7 +175,7 @@ class SerialBackend:
             strip_own_frames(error), index=index, item=item, worker_id=worker_id, traceback=traceback_text(error)
         )
         job.sink.failed(outcome)
-        message = str(error) if outcome.__cause__ is error else outcome.message
+        message = safe_str(error) if outcome.__cause__ is error else outcome.message
         failure = Failure(index, outcome.item_repr, type(error).__name__, message, worker_id, outcome.remote_traceback)
         job.sink.apply(failure)
         run.failed = run.failed or job.options.on_error == "raise"

@@ -10,8 +10,7 @@ import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nbpar.backends.base import JobSpec
 from nbpar.backends.surroundings import job_setup
@@ -29,8 +28,7 @@ MAX_FUNCTIONS = 32
 """Functions a worker keeps; a pool that maps more of them in turn ships the oldest again."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedJob:
+class PreparedJob(NamedTuple):
     """A job's function by value, ready for every worker.
 
     Attributes

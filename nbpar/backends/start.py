@@ -7,10 +7,11 @@ Ctrl-C hits a process that is not ready for it. Called by :mod:`nbpar.backends.p
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import multiprocess
@@ -19,7 +20,7 @@ import multiprocess.process
 import multiprocess.resource_tracker
 import multiprocess.spawn
 
-__all__ = ["forget_process", "get_context", "start_process"]
+__all__ = ["begin_server", "forget_process", "get_context", "start_process"]
 
 _NAME = "nbpar-worker"
 _PRELOAD = ["nbpar.worker.preload"]
@@ -47,6 +48,17 @@ def get_context(start_method: str) -> Any:
     return multiprocess.get_context(start_method)
 
 
+def begin_server(start_method: str) -> None:
+    """Have the fork server load what workers need while this process goes on with its own imports.
+
+    Does nothing for other start methods. A server that cannot be started is told by :func:`start_process`.
+    """
+    if start_method == "forkserver":
+        with _lock, contextlib.suppress(OSError), _without_interrupts():
+            _set_preload()
+            multiprocess.forkserver.ensure_running()
+
+
 def start_process(context: Any, worker_id: int, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
     """Start a worker process and return it.
 
@@ -57,18 +69,32 @@ def start_process(context: Any, worker_id: int, target: Callable[..., None], arg
     OSError
         When the system gives no more processes, descriptors or memory.
     """
-    with _lock:
-        # It unblocks SIGINT in this thread when it starts its process, so it goes first.
-        if context.get_start_method() != "fork" and sys.platform != "win32":
-            multiprocess.resource_tracker.ensure_running()
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    with _lock, _without_interrupts():
         if context.get_start_method() == "forkserver":
-            preload = [*_PRELOAD, "numpy"] if "numpy" in sys.modules else _PRELOAD
-            context.set_forkserver_preload(preload)
+            _set_preload()  # it may have ended since, or be another process's after a fork
         process = context.Process(target=target, args=args, name=f"{_NAME}-{worker_id}", daemon=False)
         process.start()
     return process
+
+
+def _set_preload() -> None:
+    numpy = ["numpy"] if "numpy" in sys.modules else []
+    multiprocess.forkserver.set_forkserver_preload([*_PRELOAD, *numpy])
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in what is started from it, until that says otherwise."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It unblocks SIGINT in this thread when it starts its process, so it goes first.
+    multiprocess.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def forget_process(process: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
     "Chunk",
@@ -19,8 +19,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tasks ``start`` to ``stop - 1`` of a job; `attempt` counts from 1 and is above 1 only for a single task."""
 
     chunk_id: int
@@ -33,39 +32,34 @@ class Chunk:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send `chunk` to the worker."""
 
     worker_id: int
     chunk: Chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(NamedTuple):
     """Drop the chunk if the worker has not begun it, else interrupt the task it runs."""
 
     worker_id: int
     chunk_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(NamedTuple):
     """End the worker now: ``gently`` by SIGTERM, else by SIGKILL."""
 
     worker_id: int
     gently: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StartWorker:
+class StartWorker(NamedTuple):
     """Start a worker under this id."""
 
     worker_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopWorker:
+class StopWorker(NamedTuple):
     """Ask an unoccupied worker to end."""
 
     worker_id: int
@@ -85,8 +79,7 @@ class FailTask:
     loss: Loss
 
 
-@dataclass(frozen=True, slots=True)
-class EndJob:
+class EndJob(NamedTuple):
     """Nothing of the job runs any more (or the time to wait for that is over)."""
 
     job_id: int

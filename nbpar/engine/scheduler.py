@@ -55,7 +55,7 @@ class Running:
     since_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class JobPlan:
     """A job as the scheduler sees it.
 
@@ -76,7 +76,7 @@ class JobPlan:
     mean_s: float | None = None  # what tasks of the same function took before
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     plan: JobPlan
     sizer: ChunkSizer
@@ -111,7 +111,7 @@ class _Job:
             self.waiting.appendleft((start, stop, attempt))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     """A chunk on its way through a worker; tasks before `done_to` have ended."""
 
@@ -121,7 +121,7 @@ class _Held:
     interrupted: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     state: str = "absent"  # absent, starting, ready, stopping
     held: deque[_Held] = field(default_factory=deque)

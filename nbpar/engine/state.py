@@ -32,7 +32,7 @@ class Activity:
     track: tuple[int, int | None] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
     worker_id: int
     pid: int = 0

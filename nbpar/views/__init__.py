@@ -6,58 +6,7 @@ General layout: :func:`choose` picks a view when a job starts, :mod:`~nbpar.view
 by the one view that needs them, when it is first drawn.
 """
 
-from __future__ import annotations
-
-import importlib.util
-import logging
-import os
-import sys
-
-from nbpar.engine.events import View
-from nbpar.views.cell import Cell
+from nbpar.views.choice import choose
 from nbpar.views.controls import Controls
-from nbpar.views.plain import PlainOutput
 
 __all__ = ["Controls", "choose"]
-
-_log = logging.getLogger("nbpar")
-
-
-def choose(progress: bool | None, *, controls: Controls | None) -> View:
-    """Pick the view for a job that starts now, in the thread that starts it.
-
-    Parameters
-    ----------
-    progress : bool or None
-        False: no picture, only workers' lines. True: a picture even where stderr is no terminal. None: what suits.
-    controls : Controls or None
-        What the view's buttons do; without, there are no buttons.
-
-    Returns
-    -------
-    View
-        In a Jupyter kernel the dashboard, in a terminal a bar, else only workers' lines. ``NBPAR_UI`` set to
-        ``anywidget``, ``html``, ``text`` or ``off`` overrides both `progress` and this choice.
-
-    Examples
-    --------
-    >>> type(choose(False, controls=None)).__name__
-    'PlainOutput'
-    """
-    cell = Cell.current()
-    wish = os.environ.get("NBPAR_UI", "").strip().lower()
-    if wish not in ("", "anywidget", "html", "text", "off"):
-        _log.warning("NBPAR_UI=%s is not known; it may be anywidget, html, text or off", wish)
-        wish = ""
-    if wish == "off" or (not wish and progress is False):
-        return PlainOutput(cell)
-    if cell is not None and wish != "text":
-        from nbpar.views.dashboard import Dashboard
-
-        return Dashboard(cell, controls, live=wish != "html")
-    tty = sys.stderr is not None and sys.stderr.isatty()
-    if (wish or progress or tty) and importlib.util.find_spec("tqdm") is not None:
-        from nbpar.views.text import TextView
-
-        return TextView(cell)
-    return PlainOutput(cell)

@@ -6,13 +6,12 @@ Made by the job, handed to :func:`nbpar.views.choose`, called by the dashboard.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Controls"]
 
 
-@dataclass(frozen=True, slots=True)
-class Controls:
+class Controls(NamedTuple):
     """Callables behind a view's buttons.
 
     They may be called from any thread (a subshell's, the kernel's main one) and while a cell blocks, so they must only

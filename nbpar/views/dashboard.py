@@ -23,7 +23,7 @@ from nbpar.views.scene import Scene
 __all__ = ["Dashboard"]
 
 HTML_PERIOD_S = 0.5
-FULL_PERIOD_S = 5.0  # everything again: for a front end that came late and whose question the busy kernel cannot answer
+FULL_PERIOD_S = 20.0  # all of it, at most 1 MB: a front end that missed something may ask a kernel too busy to answer
 
 
 class Dashboard:
@@ -41,10 +41,10 @@ class Dashboard:
 
     def __init__(self, cell: Cell, controls: Controls | None, *, live: bool = True) -> None:
         self._cell = cell
-        self._controls = controls
         self._live = live
         self._display_id = f"nbpar-{uuid.uuid4().hex}"
         self._scene = Scene()
+        self._link = _Link(self._scene, controls)
         self._widget: Any = None
         self._next_html_s = 0.0
         self._next_full_s = 0.0
@@ -62,7 +62,7 @@ class Dashboard:
             else:
                 self._scene.change(snapshot, cell_is_running=self._cell.is_running)
                 with self._cell.enter():
-                    self._widget = widget_class(self._scene, self._controls)
+                    self._widget = widget_class(self._link)
                     bundle |= self._widget.view_bundle()
         self._cell.publish(bundle, self._display_id)
 
@@ -75,9 +75,9 @@ class Dashboard:
                 self._cell.publish(_static(snapshot), self._display_id, update=True)
             return
         message = self._scene.change(snapshot, cell_is_running=self._cell.is_running)
-        if self._widget.wants_all or now_s >= self._next_full_s:
+        if self._link.wants_all or now_s >= self._next_full_s:
             self._next_full_s = now_s + FULL_PERIOD_S
-            self._widget.wants_all = False
+            self._link.wants_all = False
             message = self._scene.full()
         self._widget.send({"scene": message})
 
@@ -92,12 +92,37 @@ class Dashboard:
             widget.send({"scene": self._scene.change(snapshot, cell_is_running=self._cell.is_running)})
         # Nothing of a widget may stay in the saved output: a trusted reopen would show "model not found" instead.
         self._cell.publish(_static(snapshot), self._display_id, update=True)
-        if widget is not None:
-            widget.shut()
+        # On a page that was reloaded JupyterLab has forgotten the display id, so the picture did not get there; closing
+        # the widget would leave nothing. There the card stays, showing the end.
+        if widget is not None and not self._link.was_restored:
+            layout = widget.layout  # ipywidgets gives every widget one, with a comm of its own
+            widget.close()
+            layout.close()
 
 
 def _static(snapshot: Snapshot) -> dict[str, Any]:
     return {"text/html": report.to_html(snapshot), "text/plain": report.to_text(snapshot)}
+
+
+class _Link:
+    """What a widget asks of its dashboard; without the widget's base class, which is only there once it is needed."""
+
+    def __init__(self, scene: Scene, controls: Controls | None) -> None:
+        self.scene = scene
+        self.controls = controls
+        self.wants_all = False  # a front end has missed a message
+        self.was_restored = False  # a front end has asked for the state of all widgets
+
+    def handle(self, widget: Any, content: object, _buffers: object = None) -> None:
+        """Take a message of the front end; called on the main thread, or on a subshell's while a cell runs."""
+        if not isinstance(content, dict):
+            return
+        if content.get("want") == "all":
+            self.wants_all = True
+        job_id = content.get("cancel")
+        if job_id is not None and job_id == self.scene.job_id and self.controls is not None:
+            self.controls.cancel()
+            widget.send({"ack": job_id})
 
 
 @cache
@@ -117,51 +142,24 @@ def _widget_class() -> Any:
         scene = traitlets.Dict().tag(sync=True)
         can_cancel = traitlets.Bool(False).tag(sync=True)
 
-        def __init__(self, scene: Scene, controls: Controls | None) -> None:
-            self._scene = scene
-            self._controls = controls
-            self.wants_all = False
-            self._restored = False
-            super().__init__(can_cancel=controls is not None)
-            self.on_msg(self._on_message)
+        def __init__(self, link: _Link) -> None:
+            self._link = link
+            super().__init__(can_cancel=link.controls is not None)
+            self.on_msg(link.handle)
 
         def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
             """The traits, with the scene as it is now: a model made late or again starts from everything."""
             if key is None and self.comm is not None:
-                self._restored = True
+                self._link.was_restored = True
             state: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
-            if key is None or key == "scene" or (not isinstance(key, str) and "scene" in key):
-                state["scene"] = self._scene.full()
+            if "scene" in state:
+                state["scene"] = self._link.scene.full()
             return state
-
-        def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
-            """Answer the front end; called on the main thread, or on a subshell's while a cell runs."""
-            if not isinstance(content, dict):
-                return
-            if content.get("want") == "all":
-                self.wants_all = True
-            job = content.get("cancel")
-            if job is not None and self._controls is not None and job == self._scene.job_id:
-                self._controls.cancel()
-                self.send({"ack": job})
 
         def view_bundle(self) -> dict[str, Any]:
             """What shows the widget, without a text of its own."""
             bundle: Any = self._repr_mimebundle_()
             data = bundle[0] if isinstance(bundle, tuple) else bundle
             return {mime: content for mime, content in data.items() if not mime.startswith("text/")}
-
-        def shut(self) -> None:
-            """Close the comm, and the layout's, which ipywidgets gives every widget.
-
-            Not after a page was reloaded: JupyterLab has then forgotten the display id, so the static picture did not
-            reach that page, and closing would leave nothing there. The card stays, showing the end.
-            """
-            if self._restored:
-                return
-            layout = self.layout
-            self.close()
-            if layout is not None:
-                layout.close()
 
     return JobCard

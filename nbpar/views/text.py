@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
@@ -42,7 +43,7 @@ class TextView:
             monitor_interval = 0  # no thread of tqdm's own: this bar is drawn at every tick anyway
 
         with self._enter():
-            self._bar = Bar(total=snapshot.n_tasks, file=sys.stderr, dynamic_ncols=True, bar_format=_NO_BAR)
+            self._bar = Bar(total=snapshot.n_tasks, file=sys.stderr, ncols=_columns(), bar_format=_NO_BAR)
         self.update(snapshot)
 
     def update(self, snapshot: Snapshot) -> None:
@@ -52,11 +53,15 @@ class TextView:
             return
         bar.total = snapshot.n_tasks
         bar.n = snapshot.n_done
+        bar.ncols = _columns()
         # Ours, not tqdm's {postfix}, which comes with a comma in front.
-        figures = " · ".join([wording.tasks(snapshot), *wording.figures(snapshot)])
-        bar.bar_format = (_BAR if snapshot.n_tasks else _NO_BAR) + figures
+        figures = wording.figures(snapshot)
+        if snapshot.n_failed:  # to the front: what does not fit into the line is cut at its end
+            figures.insert(0, figures.pop())
+        text = " · ".join([wording.tasks(snapshot), *figures])
+        bar.bar_format = (_BAR if snapshot.n_tasks else _NO_BAR) + text
         status = "" if snapshot.status in ("running", "done") else f" {snapshot.status}"
-        bar.set_description_str(wording.clean(snapshot.name, 60) + status, refresh=False)
+        bar.set_description_str(wording.clean(snapshot.name, max(12, bar.ncols // 4)) + status, refresh=False)
         with self._enter():
             bar.refresh()
 
@@ -98,3 +103,12 @@ class TextView:
 
         with tqdm.external_write_mode(file=file):  # what tqdm.write does, with our way of writing
             put(file, text)
+
+
+def _columns() -> int:
+    """Width of the terminal behind stderr; tqdm's own guess draws nothing where a terminal says 0, as in containers."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # no terminal, no file
+        columns = 0
+    return columns - 1 if columns > 1 else 100

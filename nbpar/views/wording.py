@@ -116,7 +116,7 @@ def figures(snapshot: Snapshot) -> list[str]:
     if snapshot.ended:
         parts.append(f"took {duration(snapshot.elapsed_s)}")
     elif snapshot.eta_s is not None and math.isfinite(snapshot.eta_s):
-        parts.append(f"{duration(snapshot.eta_s)} left")
+        parts.append(f"{duration(max(0.1, snapshot.eta_s))} left")
     gain = speedup(snapshot)
     if gain is not None:
         figure = f"{gain:.1f}" if gain < 9.95 else f"{gain:.0f}"

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
 
-_HEADER = struct.Struct("<IIQ5q2d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers, two times
+_HEADER = struct.Struct("<IIQQ5q2d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers, two times
 _READ_BYTES = 1 << 18
 _WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below malloc's mmap threshold that is cheap
 _MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
@@ -51,7 +51,7 @@ class Message:
         lengths = [memoryview(buffer).nbytes for buffer in self.buffers]
         n_both = len(lengths) << 8 | len(self.fds)
         payload = memoryview(self.payload)
-        header = _HEADER.pack(self.kind, n_both, len(self.head) << 40 | payload.nbytes, *self.numbers, *self.times)
+        header = _HEADER.pack(self.kind, n_both, len(self.head), payload.nbytes, *self.numbers, *self.times)
         start = header + struct.pack(f"<{len(lengths)}Q", *lengths) + self.head
         if payload.nbytes <= 1 << 12:
             start += payload
@@ -119,12 +119,11 @@ class _Parser:
         pending = self._pending
         if len(pending) < _HEADER.size:
             return False
-        kind, n_both, lengths, *rest = _HEADER.unpack_from(pending)
+        kind, n_both, n_head, n_payload, *rest = _HEADER.unpack_from(pending)
         n_buffers, self._n_fds = n_both >> 8, n_both & 0xFF
         start = _HEADER.size + 8 * n_buffers
         if len(pending) < start:
             return False
-        n_head, n_payload = lengths >> 40, lengths & (1 << 40) - 1
         sizes = struct.unpack_from(f"<{n_buffers}Q", pending, _HEADER.size)
         del pending[:start]
         numbers, times = tuple(rest[:5]), tuple(rest[5:])

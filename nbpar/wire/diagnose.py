@@ -30,7 +30,8 @@ from typing import Any
 from cloudpickle import cloudpickle as cp
 
 from nbpar.wire.advice import problem_of, short, short_repr
-from nbpar.wire.byvalue import ByValuePickler, goes_by_name, reduction_table
+from nbpar.wire.byvalue import ByValuePickler, reduction_table
+from nbpar.wire.names import goes_by_name
 
 __all__ = ["Culprit", "find_culprit", "is_interrupt"]
 

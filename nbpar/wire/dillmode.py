@@ -16,7 +16,9 @@ from typing import Any
 
 import dill
 
-from nbpar.wire.byvalue import ByValuePickler, goes_by_name, is_special
+from nbpar.wire.byvalue import ByValuePickler
+from nbpar.wire.names import goes_by_name
+from nbpar.wire.special import REDUCERS
 
 __all__ = ["NamesOnlyPickler", "dump_with_dill"]
 
@@ -51,7 +53,7 @@ class NamesOnlyPickler(ByValuePickler):
         """As its base does, but refuse what has a way of its own there."""
         if kind is FunctionType:
             return _refuse_by_value
-        return _refuse if is_special(kind) else super().classify(kind)
+        return _refuse if kind in REDUCERS else super().classify(kind)
 
 
 def _refuse_by_value(_pickler: ByValuePickler, function: FunctionType) -> Any:

@@ -28,8 +28,7 @@ OUTPUT     index + 1 (0: none), 1 for stderr     -                      payload:
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["CLASS_KEY", "ChunkFlag", "JobSetup", "Kind"]
 
@@ -65,8 +64,7 @@ class ChunkFlag(enum.IntFlag):
     ATTEMPT = 1 << 8  # times the attempt's number
 
 
-@dataclass(frozen=True, slots=True)
-class JobSetup:
+class JobSetup(NamedTuple):
     """What a worker needs to know of a job before its first chunk.
 
     Attributes

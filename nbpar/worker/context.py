@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nbpar.errors import NbparError
-from nbpar.wire.board import Slot
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from nbpar.wire.board import Slot
 
 __all__ = ["Context", "CurrentTask", "PerWorker", "TaskInterrupt", "current_context", "current_task", "track"]
 

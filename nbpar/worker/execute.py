@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nbpar.wire.board import TASK
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
@@ -25,8 +25,7 @@ MAX_BLOCK = 64
 """Tasks at the quick pace between two looks at the clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """The function of a job, ready to be called."""
 
     function: Callable[..., Any]
@@ -35,7 +34,7 @@ class Work:
     seeded: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Report:
     """Tasks from `first` on that ended: values of the good ones in order, exceptions of the others by index."""
 

@@ -1,0 +1,637 @@
+"""The scheduler without workers: a model of them that does anything at any time, and single rules beside it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nbpar.engine.instructions import (
+    Chunk,
+    EndJob,
+    FailTask,
+    Instruction,
+    Interrupt,
+    Kill,
+    Send,
+    StartWorker,
+    StopWorker,
+)
+from nbpar.engine.scheduler import (
+    EXIT_WAIT_S,
+    KILL_AFTER_S,
+    MAX_START_FAILURES,
+    STOP_WAIT_S,
+    TERMINATE_AFTER_S,
+    JobPlan,
+    Running,
+    Scheduler,
+)
+
+N_WORKERS = 2
+
+
+@dataclass
+class FakeChunk:
+    chunk: Chunk
+    at: int  # the next task to run
+    told: int  # reported up to here
+    dropped: bool = False
+
+
+@dataclass
+class FakeWorker:
+    """What a worker process is to the scheduler, and what its board says of it."""
+
+    state: str = "absent"
+    inbox: deque[FakeChunk] = field(default_factory=deque)
+    begun: bool = False  # it has taken up the first chunk of its inbox
+    running: int | None = None
+    since_s: float = 0.0
+    n_tasks: int = 0
+    doomed: bool = False
+    asked_at_s: float | None = None
+
+
+@dataclass
+class FakeJob:
+    n_available: int
+    closed: bool
+    retries: int
+    max_in_flight: int | None
+    timeout_s: float | None
+    n_failures: Counter[int] = field(default_factory=Counter)
+    good: set[int] = field(default_factory=set)
+    bad: set[int] = field(default_factory=set)
+    paused: bool = False
+    stopped_at_s: float | None = None
+    status: str | None = None
+    n_sent: int = 0
+    n_settled: int = 0
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Events in any order; after each one the scheduler decides, and the fake workers obey."""
+
+    @initialize(
+        tasks_per_worker=st.one_of(st.none(), st.integers(1, 5)), idle_timeout_s=st.one_of(st.none(), st.just(5.0))
+    )
+    def begin(self, tasks_per_worker: int | None, idle_timeout_s: float | None) -> None:
+        self.now_s = 100.0
+        self.tasks_per_worker = tasks_per_worker
+        self.scheduler = Scheduler(
+            n_workers=N_WORKERS, tasks_per_worker=tasks_per_worker, idle_timeout_s=idle_timeout_s
+        )
+        self.workers = [FakeWorker() for _ in range(N_WORKERS)]
+        self.jobs: dict[int, FakeJob] = {}
+
+    # --- what the dispatcher does -------------------------------------------------------------------------------------
+
+    def decide(self) -> None:
+        board = {
+            worker_id: Running(worker.inbox[0].chunk.chunk_id, worker.running, worker.since_s)
+            for worker_id, worker in enumerate(self.workers)
+            if worker.begun
+        }
+        for instruction in self.scheduler.decide(self.now_s, board):
+            self.obey(instruction)
+        if self.scheduler.start_failed:
+            for job_id, job in self.jobs.items():
+                if job.status is None:
+                    job.status = "failed"
+                    self.scheduler.stop_job(job_id, EndJob(job_id, "failed"), self.now_s)
+            self.scheduler.give_up_starting()
+
+    def obey(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(worker_id, chunk):
+                worker, job = self.workers[worker_id], self.jobs[chunk.job_id]
+                assert worker.state == "ready", "a chunk for a worker that is not ready"
+                assert not job.paused, "a chunk of a paused job"
+                assert job.stopped_at_s is None
+                assert job.status is None
+                assert 0 <= chunk.start < chunk.stop <= job.n_available
+                assert chunk.attempt == 1 or len(chunk) == 1
+                worker.inbox.append(FakeChunk(chunk, chunk.start, chunk.start))
+                job.n_sent += len(chunk)
+                self.scheduler.sent(worker_id, chunk.chunk_id, 10)
+            case Interrupt(worker_id, chunk_id):
+                for one in self.workers[worker_id].inbox:
+                    if one.chunk.chunk_id == chunk_id:
+                        one.dropped = True
+            case Kill(worker_id, gently):
+                worker = self.workers[worker_id]
+                assert worker.state in ("ready", "stopping"), "nobody there to kill"
+                head = worker.inbox[0] if worker.inbox else None
+                innocent = head is not None and worker.running is not None and not head.dropped
+                if innocent and worker.state == "ready":
+                    assert head is not None
+                    timeout_s = self.jobs[head.chunk.job_id].timeout_s
+                    assert timeout_s is not None, "a task was killed that nobody wanted to end"
+                    assert self.now_s - worker.since_s > timeout_s
+                if not gently:
+                    worker.doomed = True
+            case StartWorker(worker_id):
+                assert self.workers[worker_id].state == "absent"
+                self.workers[worker_id] = FakeWorker("starting")
+            case StopWorker(worker_id):
+                worker = self.workers[worker_id]
+                assert worker.state == "ready"
+                assert not worker.inbox
+                worker.state = "stopping"
+            case EndJob(job_id, status):
+                job = self.jobs[job_id]
+                if job.status == "failed":  # by workers that cannot be started
+                    return
+                assert job.status is None, "a job ends once"
+                job.status = status
+                if status == "done":
+                    assert job.good | job.bad == set(range(job.n_available))
+                    assert not job.good & job.bad
+
+    def settle(self, job: FakeJob, index: int, *, failed: bool) -> None:
+        """A task has ended for good."""
+        assert index not in job.good | job.bad, f"task {index} ended twice"
+        (job.bad if failed else job.good).add(index)
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: sum(job.status is None for job in self.jobs.values()) < 3)
+    @rule(
+        n_tasks=st.integers(0, 12),
+        closed=st.booleans(),
+        chunk_size=st.one_of(st.none(), st.integers(1, 4)),
+        retries=st.integers(0, 2),
+        max_in_flight=st.one_of(st.none(), st.integers(1, 3)),
+        timeout_s=st.one_of(st.none(), st.just(1.0)),
+    )
+    def add_job(
+        self,
+        n_tasks: int,
+        closed: bool,
+        chunk_size: int | None,
+        retries: int,
+        max_in_flight: int | None,
+        timeout_s: float | None,
+    ) -> None:
+        job_id = len(self.jobs) + 1
+        self.jobs[job_id] = FakeJob(n_tasks, closed, retries, max_in_flight, timeout_s)
+        self.scheduler.add_job(
+            JobPlan(
+                job_id=job_id,
+                n_available=n_tasks,
+                closed=closed,
+                chunk_size=chunk_size,
+                timeout_s=timeout_s,
+                retries=retries,
+                max_in_flight=max_in_flight,
+            )
+        )
+        self.decide()
+
+    def some_job(self, number: int) -> int:
+        alive = [job_id for job_id, job in self.jobs.items() if job.status is None]
+        return alive[number % len(alive)]
+
+    @precondition(lambda self: any(job.status is None for job in self.jobs.values()))
+    @rule(number=st.integers(0, 2), n_more=st.integers(0, 5), closed=st.booleans())
+    def feed(self, number: int, n_more: int, closed: bool) -> None:
+        job_id = self.some_job(number)
+        job = self.jobs[job_id]
+        if job.closed:
+            return
+        job.n_available += n_more
+        job.closed = closed
+        self.scheduler.feed(job_id, job.n_available, closed=closed)
+        self.decide()
+
+    @precondition(lambda self: any(job.status is None for job in self.jobs.values()))
+    @rule(number=st.integers(0, 2), paused=st.booleans())
+    def pause(self, number: int, paused: bool) -> None:
+        job_id = self.some_job(number)
+        self.jobs[job_id].paused = paused
+        self.scheduler.pause(job_id, paused=paused)
+        self.decide()
+
+    @precondition(lambda self: any(job.status is None for job in self.jobs.values()))
+    @rule(number=st.integers(0, 2))
+    def cancel(self, number: int) -> None:
+        job_id = self.some_job(number)
+        job = self.jobs[job_id]
+        if job.stopped_at_s is None:
+            job.stopped_at_s = self.now_s
+        self.scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), self.now_s)
+        self.decide()
+
+    @rule()
+    def recycle(self) -> None:
+        self.scheduler.recycle()
+        self.decide()
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    @rule(worker_id=st.integers(0, N_WORKERS - 1))
+    def get_ready(self, worker_id: int) -> None:
+        if self.workers[worker_id].state == "starting":
+            self.workers[worker_id].state = "ready"
+            self.scheduler.worker_ready(worker_id)
+            self.decide()
+
+    def take_up(self, worker: FakeWorker) -> bool:
+        """Begin the first chunk; False when there is none to run, or it is to be dropped."""
+        if not worker.inbox or worker.doomed or worker.state != "ready":
+            return False
+        worker.begun = True
+        return True
+
+    def report(self, worker_id: int, *, final: bool, failed: bool = False) -> None:
+        """Tell what has ended of the running chunk; with `failed` the last of it failed."""
+        worker = self.workers[worker_id]
+        one = worker.inbox[0]
+        first, n_ended = one.told, one.at - one.told
+        chunk = self.scheduler.tasks_ended(
+            worker_id, one.chunk.chunk_id, done_to=one.at, final=final, work_s=0.0001 * n_ended, n_bytes=n_ended
+        )
+        one.told = one.at
+        worker.n_tasks += n_ended
+        job = self.jobs[one.chunk.job_id]
+        if chunk is not None and job.status is None:
+            for index in range(first, one.at):
+                if failed and index == one.at - 1:
+                    if job.stopped_at_s is None:
+                        job.n_failures[index] += 1
+                        assert job.n_failures[index] <= job.retries + 1
+                    if not self.scheduler.task_failed(one.chunk.job_id, index):
+                        self.settle(job, index, failed=True)
+                else:
+                    self.settle(job, index, failed=False)
+        if final:
+            worker.inbox.popleft()
+            worker.begun = False
+        self.decide()
+
+    @rule(worker_id=st.integers(0, N_WORKERS - 1))
+    def begin_task(self, worker_id: int) -> None:
+        worker = self.workers[worker_id]
+        if not self.take_up(worker) or worker.running is not None:
+            return
+        one = worker.inbox[0]
+        if one.dropped or one.at == one.chunk.stop:
+            self.report(worker_id, final=True)
+        else:
+            worker.running, worker.since_s = one.at, self.now_s
+            self.decide()
+
+    @rule(worker_id=st.integers(0, N_WORKERS - 1), told=st.booleans(), failed=st.booleans(), given_back=st.booleans())
+    def end_task(self, worker_id: int, told: bool, failed: bool, given_back: bool) -> None:
+        worker = self.workers[worker_id]
+        if worker.running is None or worker.doomed:
+            return
+        one = worker.inbox[0]
+        worker.running = None
+        if one.dropped:
+            self.report(worker_id, final=True)
+            return
+        one.at += 1
+        final = one.at == one.chunk.stop or given_back
+        if told or failed or final:
+            self.report(worker_id, final=final, failed=failed)
+
+    @rule(worker_id=st.integers(0, N_WORKERS - 1))
+    def die(self, worker_id: int) -> None:
+        """At any moment: while starting, idle, before, in or after a task, while stopping."""
+        worker = self.workers[worker_id]
+        if worker.state == "absent":
+            return
+        head = worker.inbox[0] if worker.inbox else None
+        running = Running(head.chunk.chunk_id, worker.running, worker.since_s) if head and worker.begun else None
+        lost = self.scheduler.worker_lost(worker_id, running)
+        if lost is not None and lost.loss == "function":
+            self.scheduler.stop_job(lost.job_id, EndJob(lost.job_id, "failed"), self.now_s)
+            job = self.jobs[lost.job_id]
+            job.stopped_at_s = self.now_s if job.stopped_at_s is None else job.stopped_at_s
+        elif lost is not None:
+            assert head is not None
+            assert lost.job_id == head.chunk.job_id
+            only_one_left = head.chunk.stop - head.told == 1
+            assert lost.index == worker.running or (worker.running is None and only_one_left), "not the one that ran"
+            job = self.jobs[lost.job_id]
+            assert job.status is None
+            self.settle(job, lost.index, failed=True)
+        self.workers[worker_id] = FakeWorker()
+        self.decide()
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 1.2, 2.5]))
+    def time_passes(self, seconds: float) -> None:
+        # The dispatcher never sleeps past the moment at which the scheduler wants to look.
+        until_s = self.now_s + seconds
+        while (look_s := self.scheduler.next_look_s(self.now_s)) is not None and self.now_s + look_s < until_s:
+            self.now_s += max(look_s, 0.01)
+            self.decide()
+        self.now_s = max(self.now_s, until_s)
+        self.decide()
+
+    @rule()
+    def the_doomed_die(self) -> None:
+        for worker_id, worker in enumerate(self.workers):
+            if worker.doomed:
+                self.die(worker_id)
+
+    # --- what always holds --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def workers_hold_at_most_two_chunks(self) -> None:
+        for worker_id, worker in enumerate(self.workers):
+            assert len(worker.inbox) <= 2
+            assert [one.chunk for one in worker.inbox] == list(self.scheduler.held_chunks(worker_id))
+
+    @invariant()
+    def workers_are_replaced_in_time(self) -> None:
+        if self.tasks_per_worker is not None:
+            for worker in self.workers:
+                promised = sum(one.chunk.stop - one.told for one in worker.inbox)
+                assert worker.n_tasks + promised <= self.tasks_per_worker
+
+    @invariant()
+    def in_flight_is_bounded(self) -> None:
+        for job_id, job in self.jobs.items():
+            mine = [one for worker in self.workers for one in worker.inbox if one.chunk.job_id == job_id]
+            n_in_flight = sum(one.chunk.stop - one.told for one in mine)
+            if job.max_in_flight is not None:
+                assert n_in_flight <= job.max_in_flight
+            known = self.scheduler._jobs.get(job_id)
+            if known is not None:
+                assert known.n_in_flight == n_in_flight
+                assert known.n_again == sum(stop - start for start, stop, _ in known.waiting)
+
+    @invariant()
+    def stopped_jobs_end_soon(self) -> None:
+        for job in self.jobs.values():
+            if job.stopped_at_s is not None and self.now_s >= job.stopped_at_s + STOP_WAIT_S + 0.02:
+                assert job.status is not None
+
+    def teardown(self) -> None:
+        """When workers work, every job that can end ends."""
+        if not hasattr(self, "jobs"):
+            return
+        for job_id, job in self.jobs.items():
+            if job.status is None:
+                job.paused, job.closed = False, True
+                self.scheduler.pause(job_id, paused=False)
+                self.scheduler.feed(job_id, job.n_available, closed=True)
+        for _ in range(2000):
+            if all(job.status is not None for job in self.jobs.values()):
+                break
+            self.time_passes(0.1)
+            self.the_doomed_die()
+            for worker_id, worker in enumerate(self.workers):
+                if worker.state == "stopping":
+                    self.die(worker_id)
+                self.get_ready(worker_id)
+                self.begin_task(worker_id)
+                self.end_task(worker_id, told=True, failed=False, given_back=False)
+        else:
+            pytest.fail(f"jobs that never end: {[job for job in self.jobs.values() if job.status is None]}")
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=1500, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+test_scheduler_keeps_its_promises_when_anything_happens = SchedulerMachine.TestCase
+
+
+# --- single rules -----------------------------------------------------------------------------------------------------
+
+
+def ready_scheduler(n_workers: int = 1, **options: float | int | None) -> Scheduler:
+    scheduler = Scheduler(n_workers=n_workers, **options)  # type: ignore[arg-type]
+    scheduler.warm()
+    scheduler.decide(0.0, {})
+    for worker_id in range(n_workers):
+        scheduler.worker_ready(worker_id)
+    return scheduler
+
+
+def sends(instructions: list[Instruction]) -> list[Send]:
+    return [one for one in instructions if isinstance(one, Send)]
+
+
+def finish(scheduler: Scheduler, send: Send, work_s: float = 0.01) -> None:
+    scheduler.tasks_ended(send.worker_id, send.chunk.chunk_id, done_to=send.chunk.stop, final=True, work_s=work_s)
+
+
+def test_no_worker_is_started_when_nothing_is_asked() -> None:
+    assert Scheduler(n_workers=2).decide(0.0, {}) == []
+
+
+def test_workers_are_shared_fairly_when_two_jobs_wait() -> None:
+    scheduler = ready_scheduler(2)
+    for job_id in (1, 2):
+        scheduler.add_job(JobPlan(job_id=job_id, n_available=100, chunk_size=1))
+    counts: Counter[int] = Counter()
+    waiting = sends(scheduler.decide(1.0, {}))
+    for _ in range(40):
+        send = waiting.pop(0)
+        counts[send.chunk.job_id] += 1
+        finish(scheduler, send)
+        waiting += sends(scheduler.decide(1.0, {}))
+    assert abs(counts[1] - counts[2]) <= 2
+
+
+def test_small_job_is_served_at_once_when_a_large_one_runs() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1000, chunk_size=1))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    scheduler.add_job(JobPlan(job_id=2, n_available=1))
+    finish(scheduler, send)
+    served = []
+    for _ in range(2):
+        (send,) = sends(scheduler.decide(1.0, {}))
+        served.append(send.chunk.job_id)
+        finish(scheduler, send)
+    assert 2 in served
+
+
+def quick_job(scheduler: Scheduler, job_id: int) -> list[Send]:
+    """A job whose tasks are known to be quick, so that a worker is given two chunks."""
+    scheduler.add_job(JobPlan(job_id=job_id, n_available=1000, chunk_size=10, mean_s=1e-6))
+    return sends(scheduler.decide(1.0, {}))
+
+
+def test_other_jobs_task_is_not_killed_when_a_waiting_chunk_is_cancelled() -> None:
+    scheduler = ready_scheduler(1)
+    first, second = quick_job(scheduler, 1)
+    scheduler.pause(1, paused=True)
+    scheduler.add_job(JobPlan(job_id=2, n_available=10, chunk_size=10, mean_s=1e-6))
+    finish(scheduler, first, 1e-5)
+    (behind,) = sends(scheduler.decide(1.0, {}))
+    assert behind.chunk.job_id == 2
+    scheduler.stop_job(2, EndJob(2, "cancelled"), 1.0)
+    running = {0: Running(second.chunk.chunk_id, second.chunk.start, 1.0)}
+    later = [one for at_s in (1.0, 2.0, 5.0) for one in scheduler.decide(at_s, running)]
+    assert Interrupt(0, behind.chunk.chunk_id) in later
+    assert not [one for one in later if isinstance(one, Kill)]
+
+
+def test_other_jobs_task_is_not_killed_when_the_chunk_before_it_was_cancelled() -> None:
+    scheduler = ready_scheduler(1)
+    first, second = quick_job(scheduler, 1)
+    scheduler.pause(1, paused=True)
+    scheduler.add_job(JobPlan(job_id=2, n_available=10, chunk_size=10, mean_s=1e-6))
+    finish(scheduler, first, 1e-5)
+    (behind,) = sends(scheduler.decide(1.0, {}))
+    scheduler.stop_job(1, EndJob(1, "cancelled"), 1.0)
+    scheduler.decide(1.0, {})
+    scheduler.tasks_ended(0, second.chunk.chunk_id, done_to=second.chunk.start, final=True, work_s=0.0)
+    running = {0: Running(behind.chunk.chunk_id, 0, 1.0)}
+    later = [one for at_s in (1.1, 2.0, 5.0) for one in scheduler.decide(at_s, running)]
+    assert not [one for one in later if isinstance(one, Kill)]
+
+
+def test_worker_is_killed_when_it_ignores_its_interrupt() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1))
+    scheduler.decide(1.0, {})
+    scheduler.stop_job(1, EndJob(1, "cancelled"), 1.0)
+    told = {at_s: scheduler.decide(at_s, {}) for at_s in (1.0, 1.0 + TERMINATE_AFTER_S, 1.0 + KILL_AFTER_S, 9.0)}
+    assert [type(one) for one in told[1.0]] == [Interrupt]
+    assert Kill(0, gently=True) in told[1.0 + TERMINATE_AFTER_S]
+    assert Kill(0) in told[1.0 + KILL_AFTER_S]
+    assert told[9.0] == []
+    assert scheduler.next_look_s(9.0) is None
+
+
+def test_worker_is_replaced_when_it_survived_a_gentle_kill() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    scheduler.stop_job(1, EndJob(1, "cancelled"), 1.0)
+    scheduler.decide(1.0, {})
+    scheduler.decide(1.0 + TERMINATE_AFTER_S, {})
+    finish(scheduler, send)
+    assert [type(one) for one in scheduler.decide(2.0, {})] == [StopWorker]
+
+
+def test_worker_is_killed_when_its_exit_hangs() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.recycle()
+    assert [type(one) for one in scheduler.decide(1.0, {})] == [StopWorker]
+    assert scheduler.next_look_s(1.0) is not None
+    scheduler.decide(1.1, {})
+    assert scheduler.decide(1.1 + EXIT_WAIT_S, {}) == [Kill(0)]
+
+
+def test_task_is_not_blamed_when_the_timeout_was_another_ones() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=4, chunk_size=4, timeout_s=1.0))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    late = Running(send.chunk.chunk_id, 0, 1.0)
+    assert scheduler.decide(2.5, {0: late}) == [Kill(0)]
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 1, 2.5)) is None
+
+
+def test_task_is_blamed_when_its_timeout_has_passed() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=4, chunk_size=4, timeout_s=1.0))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    late = Running(send.chunk.chunk_id, 2, 1.0)
+    assert scheduler.decide(1.9, {0: late}) == []
+    assert scheduler.decide(2.5, {0: late}) == [Kill(0)]
+    assert scheduler.worker_lost(0, late) == FailTask(1, 2, "timeout")
+
+
+def test_job_fails_when_no_worker_survives_loading_its_function() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=10, retries=5))
+    lost = None
+    for attempt in range(1, MAX_START_FAILURES + 1):
+        assert lost is None
+        assert sends(scheduler.decide(attempt, {}))
+        lost = scheduler.worker_lost(0, None)
+        scheduler.decide(attempt, {})
+        scheduler.worker_ready(0)
+    assert lost is not None
+    assert lost.loss == "function"
+
+
+def test_starting_stops_when_no_worker_gets_ready() -> None:
+    scheduler = Scheduler(n_workers=1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1))
+    for _ in range(MAX_START_FAILURES):
+        assert not scheduler.start_failed
+        assert scheduler.decide(0.0, {}) == [StartWorker(0)]
+        scheduler.worker_lost(0, None)
+    assert scheduler.start_failed
+    assert scheduler.decide(0.0, {}) == []
+    scheduler.stop_job(1, EndJob(1, "failed"), 0.0)
+    scheduler.give_up_starting()
+    scheduler.add_job(JobPlan(job_id=2, n_available=1))
+    assert StartWorker(0) in scheduler.decide(0.0, {})
+
+
+def test_workers_end_when_the_pool_was_idle_long_enough() -> None:
+    scheduler = ready_scheduler(1, idle_timeout_s=10.0)
+    assert scheduler.decide(1.0, {}) == []
+    assert scheduler.next_look_s(1.0) == pytest.approx(10.0, abs=1.0)
+    assert scheduler.decide(20.0, {}) == [StopWorker(0, "idle")]
+    scheduler.worker_lost(0, None)
+    assert scheduler.decide(21.0, {}) == []
+
+
+def test_workers_start_again_when_warmed_after_a_long_rest() -> None:
+    scheduler = Scheduler(n_workers=1, idle_timeout_s=10.0)
+    scheduler.decide(0.0, {})
+    scheduler.decide(100.0, {})
+    scheduler.warm()
+    assert scheduler.decide(101.0, {}) == [StartWorker(0)]
+
+
+def test_chunk_is_redone_singly_when_nobody_knows_which_task_killed_the_worker() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=3, chunk_size=3))
+    (send,) = sends(scheduler.decide(0.0, {}))
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, None, 0.0)) is None
+    scheduler.decide(0.0, {})
+    scheduler.worker_ready(0)
+    sizes = []
+    for _ in range(3):
+        (send,) = sends(scheduler.decide(0.0, {}))
+        sizes.append((send.chunk.start, len(send.chunk)))
+        finish(scheduler, send)
+    assert sizes == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_only_running_task_is_lost_when_its_worker_dies() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=10, chunk_size=10))
+    (send,) = sends(scheduler.decide(0.0, {}))
+    scheduler.tasks_ended(0, send.chunk.chunk_id, done_to=3, final=False, work_s=0.0)
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 6, 0.0)) == FailTask(1, 6, "died")
+    scheduler.decide(0.0, {})
+    scheduler.worker_ready(0)
+    again = []
+    while found := sends(scheduler.decide(0.0, {})):
+        for one in found:
+            again += range(one.chunk.start, one.chunk.stop)
+            finish(scheduler, one)
+    assert again == [3, 4, 5, 7, 8, 9]
+
+
+def test_deciding_stays_cheap_when_many_tasks_are_to_be_done_again() -> None:
+    scheduler = ready_scheduler(1)
+    n_tasks = 20_000
+    scheduler.add_job(JobPlan(job_id=1, n_available=n_tasks, chunk_size=n_tasks, retries=1))
+    (send,) = sends(scheduler.decide(0.0, {}))
+    finish(scheduler, send, 1e-9)
+    for index in range(n_tasks):
+        assert scheduler.task_failed(1, index)
+    n_again = 0
+    while found := sends(scheduler.decide(0.0, {})):
+        n_again += sum(len(one.chunk) for one in found)
+        for one in found:
+            finish(scheduler, one, 1e-9)
+    assert n_again == n_tasks
