@@ -34,7 +34,7 @@ lab: $(VENV)/.installed-lab
 # The doctests run apart: pytest imports every module for them, also those that prepare a worker process for its work.
 test: $(VENV)/.installed-test $(KERNELS:=/.installed) chromium
 	@status=0; \
-	$(PY) -m pytest tests $(PYTEST_ARGS) || status=$$?; \
+	$(PY) -m pytest $(PYTEST_ARGS) || status=$$?; \
 	$(PY) -m pytest --doctest-modules nbpar || status=$$?; \
 	exit $$status
 

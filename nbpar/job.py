@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, StateEvent
+from nbpar.backends.rerun import Recipe
 from nbpar.display import Display, Lines
 from nbpar.engine.events import Note, OutputLine, Snapshot, Status
 from nbpar.engine.state import JobState
@@ -81,6 +82,7 @@ class Job(Generic[R]):
         self._values: list[Any] = [] if n_tasks is None else [_MISSING] * n_tasks
         self._ready: dict[int, Any] = {}  # of a streamed job: values and errors that were not given out yet
         self._errors: dict[int, TaskError] = {}
+        self._recipe: Recipe | None = None  # set by the pool; kept when there are failures
         self._error: BaseException | None = None
         self._traceback: tuple[TracebackType | None] | None = None
         self._lock = threading.RLock()  # guards the state, values, errors and callbacks
@@ -386,6 +388,12 @@ class Job(Generic[R]):
         """The failure of one task."""
         return self._errors.get(index)
 
+    def _rerun(self, index: int) -> Callable[[], R]:
+        """A function that runs a failed task once more, here; raises LookupError when its item was not kept."""
+        if self._recipe is None:
+            raise LookupError(index)
+        return self._recipe.task(index)
+
     def _waiting(self) -> _Waiting:
         return _Waiting(self)
 
@@ -421,6 +429,8 @@ class Job(Generic[R]):
         """See :class:`nbpar.backends.base.JobSink`."""
         with self._lock:
             self._errors[error.index] = error
+            if self._recipe is not None:
+                self._recipe.keep(error.index)
             if self._streamed:
                 self._ready[error.index] = error
             elif self._on_error == "return":
@@ -434,6 +444,7 @@ class Job(Generic[R]):
             if self._over.is_set():
                 return
             self._error = error
+            self._recipe = None if self._recipe is None else self._recipe.ended()
             self._state.finish(status, time.perf_counter())
             callbacks, self._callbacks = self._callbacks, []
             self._over.set()

@@ -162,6 +162,8 @@ class PoolOptions:
         if len(cpu_ids) != self.n_workers:
             raise OptionsError("cpu_ids", cpu_ids, named)
         for one in cpu_ids:
+            if isinstance(one, str) or not isinstance(one, int | Sequence):
+                raise OptionsError("cpu_ids", cpu_ids, named)
             cpus = [one] if isinstance(one, int) else list(one)
             if not cpus or not allowed.issuperset(cpus):
                 raise OptionsError("cpu_ids", cpu_ids, named)

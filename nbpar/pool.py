@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
+from nbpar.backends.rerun import Recipe
 from nbpar.engine.events import Snapshot
 from nbpar.errors import OptionsError, PoolClosedError
 from nbpar.future import TaskFuture
@@ -134,6 +135,11 @@ class WorkerPool:
     def n_workers(self) -> int:
         """Workers the pool is meant to have."""
         return self._options.count
+
+    @property
+    def options(self) -> PoolOptions:
+        """The options it was made with."""
+        return self._options
 
     @property
     def start_method(self) -> StartMethod:
@@ -371,6 +377,7 @@ class WorkerPool:
         controls.append(Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume))
         seed = secrets.randbits(64) if options.seed is None else options.seed
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
+        job._recipe = Recipe(spec)
         self._backend.submit(spec)
         _recent.append(job)
         return job

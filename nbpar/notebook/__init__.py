@@ -1,9 +1,9 @@
 """What nbpar adds to IPython: ``%%parallel``, ``%parallel`` and ``%nbpar``.
 
 General layout: ``magics`` is the commands, ``options`` what can be written behind them, ``source`` the cell's text and
-what is refused in it, ``cells`` and ``comprehensions`` the way from a text to a task, ``shell`` what ``!`` does inside one,
-``pools`` the workers, ``status`` and ``debug`` the parts of ``%nbpar``, ``completer`` the Tab key. ``%load_ext nbpar`` calls
-the two functions here; IPython is imported then.
+what is refused in it, ``cells`` and ``comprehensions`` the way from a text to a task, ``shell`` what ``!`` does inside
+one, ``pools`` the workers, ``status`` and ``debug`` the parts of ``%nbpar``, ``completer`` the Tab key. ``%load_ext
+nbpar`` calls the two functions here; IPython is imported then.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``%%parallel each TARGET in ITERABLE``: from the text of a cell to the function of one task.
 
 Owns the reading of the header, the check of the body and its rewriting. The body becomes the body of a function whose
-globals are the user's namespace: names assigned in it are the task's own, others are those of the notebook as of the call.
-Lines keep their numbers in the cell. Called by :mod:`nbpar.notebook.magics`; needs no IPython.
+globals are the user's namespace: names assigned in it are the task's own, others are those of the notebook as of the
+call. Lines keep their numbers in the cell. Called by :mod:`nbpar.notebook.magics`; needs no IPython.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def read_header(text: str, source: Source, *, line: int = 1, column: int = 0) ->
     whole = Place(line, column, line, column + len(text))
     at = _find_in(text)
     if at is None or not text[:at].strip() or not text[at + 2 :].strip():
-        raise Refused("write: %%parallel [options] each TARGET in ITERABLE, as in: %%parallel -o ys each x in xs", whole)
+        raise Refused(
+            "write: %%parallel [options] each TARGET in ITERABLE, as in: %%parallel -o ys each x in xs", whole
+        )
     target = _one(source.parse(f"{text[:at].strip()} = 0", line=line, column=column), ast.Assign)
     if target is None or len(target.targets) != 1 or not isinstance(target.value, ast.Constant):
         raise Refused("`each` needs a target as in a `for` loop: `x`, or `i, (a, b)`", whole)
@@ -113,11 +115,11 @@ def each_task(header: Header, body: ast.Module, source: Source, namespace: dict[
     if isinstance(last, ast.Expr):
         statements[-1] = ast.copy_location(ast.Return(last.value), last)
     if isinstance(header.target, ast.Name):
-        definition = define("<task>", header.target.id, statements, header.target)
+        definition = define("<cell>", header.target.id, statements, header.target)
     else:
         item = ast.copy_location(ast.Name(ITEM, ast.Load()), header.target)
         unpack = ast.copy_location(ast.Assign([header.target], item), header.target)
-        definition = define("<task>", ITEM, [unpack, *statements], header.target)
+        definition = define("<cell>", ITEM, [unpack, *statements], header.target)
     function = function_of(definition, source, namespace)
     if function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         raise Refused("`yield` and `await` cannot stand in a task")
@@ -128,16 +130,16 @@ def evaluate(
     expression: ast.expr, source: Source, namespace: dict[str, Any], captured: Mapping[str, Any] | None = None
 ) -> Any:
     """The value of an expression in the user's namespace."""
-    definition = define("<module>", None, [ast.copy_location(ast.Return(expression), expression)], expression)
+    definition = define("<iterable>", None, [ast.copy_location(ast.Return(expression), expression)], expression)
     return function_of(definition, source, namespace, captured)()
 
 
 def suggest_each(body: ast.Module) -> str:
-    """The first line that would do for a cell with a loop: ``%%parallel -o results each x in xs``.
+    r"""The first line that would do for a cell with a loop: ``%%parallel -o results each x in xs``.
 
     Examples
     --------
-    >>> suggest_each(ast.parse("out = []\\nfor i, x in enumerate(xs):\\n    out.append(f(x))"))
+    >>> suggest_each(ast.parse("out = []\nfor i, x in enumerate(xs):\n    out.append(f(x))"))
     '%%parallel -o results each i, x in enumerate(xs)'
     """
     for node in body.body:
@@ -253,7 +255,9 @@ class _Check(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if any(alias.name == "*" for alias in node.names):
-            raise self._refuse(node, "`import *` cannot stand in a task: name what you need, or import in a cell before")
+            raise self._refuse(
+                node, "`import *` cannot stand in a task: name what you need, or import in a cell before"
+            )
         if node.module == "__future__":
             raise self._refuse(node, "a `__future__` import belongs in a cell of its own, before this one")
         if not self._in_function:

@@ -58,11 +58,11 @@ def _matcher(context: CompletionContext) -> SimpleMatcherResult:
 
 def add_completer(ip: InteractiveShell) -> None:
     """Let the shell's completer ask here as well."""
-    if ip.Completer is not None and _matcher not in ip.Completer.custom_matchers:
+    if _matcher not in ip.Completer.custom_matchers:
         ip.Completer.custom_matchers.append(_matcher)
 
 
 def remove_completer(ip: InteractiveShell) -> None:
     """Undo `add_completer`."""
-    if ip.Completer is not None and _matcher in ip.Completer.custom_matchers:
+    if _matcher in ip.Completer.custom_matchers:
         ip.Completer.custom_matchers.remove(_matcher)

@@ -1,7 +1,7 @@
 """``%parallel [f(x) for x in xs if ok(x)]``: from a comprehension to tasks and back to its value.
 
-Owns the rewriting: the outermost ``for`` is the parallel one, its iterable is evaluated in the kernel, and all that follows
-it (conditions, inner loops, the element) becomes the function of one task, in the scope a comprehension has of its own.
+Owns the rewriting: the outermost ``for`` is the parallel one, its iterable is evaluated in the kernel, and all that
+follows it (conditions, inner loops, the element) becomes the function of one task, a scope as a comprehension has one.
 The results are put together in order, so that the value is that of the serial comprehension. Called by
 :mod:`nbpar.notebook.magics`; needs no IPython.
 """
@@ -66,48 +66,39 @@ class Comprehension:
 
 
 def read_comprehension(
-    text: str,
-    source: Source,
-    namespace: dict[str, Any],
-    scope: Mapping[str, Any] | None = None,
-    *,
-    line: int = 1,
-    column: int = 0,
+    source: Source, namespace: dict[str, Any], scope: Mapping[str, Any] | None = None, *, column: int = 0
 ) -> Comprehension:
     """Read an expression and evaluate its outermost iterable.
 
     Parameters
     ----------
-    text : str
-        The expression.
     source : Source
-        Names the file for tracebacks.
+        The expression; its `filename` and `first_line` say where it stands.
     namespace : dict
         The user's namespace; not changed.
     scope : mapping, optional
         Local names of the function that the expression stands in.
-    line, column : int
-        Where the expression is in the file.
+    column : int
+        Where the expression begins in that line.
 
     Raises
     ------
     Refused
-        When it is none of the expressions that run in parallel; underlines the place in `text`.
+        When it is none of the expressions that run in parallel.
 
     Examples
     --------
-    >>> squares = read_comprehension("{x: x * x for x in range(9) if x % 2}", Source(""), {})
+    >>> squares = read_comprehension(Source("{x: x * x for x in range(9) if x % 2}"), {})
     >>> squares.value(map(squares.task, squares.items))
     {1: 1, 3: 9, 5: 25, 7: 49}
     """
-    own = Source(text, source.filename, "", source.flags)
-    body = own.parse(f"({text}\n)", column=-1).body  # in parentheses, so that `x for x in xs` is a generator
+    body = source.parse(f"({source.text}\n)", column=-1).body  # in parentheses, so that `x for x in xs` is a generator
     if len(body) != 1 or not isinstance(body[0], ast.Expr):
         raise Refused(f"%parallel takes one expression, as in: {_EXAMPLE}")
     expression = body[0].value
-    comprehension, consumer = _parts(expression, own, namespace, scope or {})
-    _check(comprehension, own)
-    move(expression, line, column)
+    comprehension, consumer = _parts(expression, source, namespace, scope or {})
+    _check(comprehension, source)
+    move(expression, source.first_line, column)
     captured = _captured(expression, scope)
     first = comprehension.generators[0]
     kind = _KINDS[type(comprehension)]
@@ -154,13 +145,15 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
     """Refuse what is not the same in a task."""
     for node in _own_nodes(comprehension):
         if isinstance(node, ast.NamedExpr):
-            reason = f"`{ast.unparse(node.target)} := ...` would be set in a worker and lost: it belongs to the code around"
+            reason = (
+                f"`{ast.unparse(node.target)} := ...` would be set in a worker and lost: it belongs to the code around"
+            )
         elif isinstance(node, ast.Await) or (isinstance(node, ast.comprehension) and node.is_async):
             reason = "`await` and `async for` cannot stand in a task: a worker has no event loop"
-            node = node.target if isinstance(node, ast.comprehension) else node
         else:
             continue
-        raise Refused(f"{reason}.", place_of(node, source.text))
+        written = node.target if isinstance(node, ast.comprehension) else node
+        raise Refused(f"{reason}.", place_of(written, source.text))
 
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:

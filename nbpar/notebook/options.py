@@ -1,23 +1,35 @@
 """What can be written behind ``%%parallel`` and ``%parallel``: the options, their checks, and where they end.
 
-Owns one table of the options, from which the help, the parser, the splitting of a line and the Tab key are made. Called by
-:mod:`nbpar.notebook.magics` and :mod:`nbpar.notebook.completer`; needs no IPython until a line is read.
+Owns one table of the options, from which the help, the parser, the splitting of a line and the Tab key are made. Called
+by :mod:`nbpar.notebook.magics` and :mod:`nbpar.notebook.completer`; needs no IPython until a magic is made.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import keyword
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from nbpar.errors import OptionsError
 from nbpar.options import OnError
 
-__all__ = ["OPTIONS", "Option", "map_options", "parallel_options", "said_in_options", "split_options"]
+__all__ = [
+    "OPTIONS",
+    "PARALLEL",
+    "Option",
+    "map_options",
+    "parse",
+    "said_in_options",
+    "split_options",
+    "with_arguments",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,13 @@ class Option:
     help: str
     metavar: str | None = None
     convert: Callable[[str], Any] | None = None
+
+    @property
+    def argument(self) -> Argument:
+        """For the parser."""
+        if self.metavar is None:
+            return self.names, {"action": "store_true", "help": self.help}
+        return self.names, {"metavar": self.metavar, "type": self.convert, "help": self.help}
 
 
 def _allowed(text: str, allowed: str) -> argparse.ArgumentTypeError:
@@ -67,7 +86,9 @@ def _on_error(text: str) -> str:
 
 
 OPTIONS = (
-    Option(("-j", "--workers"), "Use N workers instead of the notebook's pool; they stay for the next N.", "N", _whole(1)),
+    Option(
+        ("-j", "--workers"), "Use N workers instead of the notebook's pool; they stay for the next N.", "N", _whole(1)
+    ),
     Option(("-o", "--output"), "Store the results under NAME instead of showing them.", "NAME", _name),
     Option(("--background",), "End the cell at once; NAME, or what is shown, is the Job."),
     Option(("--timeout",), "Seconds that one task may run.", "S", _seconds),
@@ -84,21 +105,46 @@ OPTIONS = (
     Option(("--no-progress",), "Show no dashboard."),
 )
 
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+"""What IPython's ``argument`` takes."""
+
+PARALLEL: tuple[Argument, ...] = (
+    *(option.argument for option in OPTIONS),
+    (
+        ("form",),
+        {"nargs": "*", "help": "`each TARGET in ITERABLE` for a cell, a comprehension for a line; after the options."},
+    ),
+)
+
 _BY_NAME = {name: option for option in OPTIONS for name in option.names}
 _WORD = re.compile(r"""\s*("[^"]*"|'[^']*'|[^\s=]+="[^"]*"|[^\s=]+='[^']*'|\S+)""")
 
 
-def parallel_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a magic the options above, for its parser and its help; under IPython's ``magic_arguments``."""
-    from IPython.core.magic_arguments import argument
+def with_arguments(*arguments: Argument) -> Callable[[_Function], _Function]:
+    """Give a magic its arguments: a parser for :func:`parse`, and help for ``%magic?``."""
+    ipython: Any = importlib.import_module("IPython.core.magic_arguments")  # it has no types
 
-    for option in reversed(OPTIONS):
-        if option.metavar is None:
-            decorator = argument(*option.names, action="store_true", help=option.help)
-        else:
-            decorator = argument(*option.names, metavar=option.metavar, type=option.convert, help=option.help)
-        function = decorator(function)
-    return function
+    def decorate(function: _Function) -> _Function:
+        for names, settings in reversed(arguments):
+            function = ipython.argument(*names, **settings)(function)
+        magic: _Function = ipython.magic_arguments()(function)
+        return magic
+
+    return decorate
+
+
+def parse(magics: object, name: str, words: str | list[str]) -> argparse.Namespace:
+    """The arguments of the magic `name`, made with :func:`with_arguments`, from a line or from its words.
+
+    Raises
+    ------
+    UsageError
+        When one is not allowed; names it, the value and what is allowed.
+    """
+    parser = getattr(magics, name).parser
+    namespace: argparse.Namespace
+    namespace = parser.parse_argstring(words) if isinstance(words, str) else parser.parse_args(words)
+    return namespace
 
 
 def split_options(line: str) -> tuple[list[str], int]:

@@ -1,7 +1,7 @@
 """The workers that the magics use: the notebook's pool, and one more for ``-j N``.
 
-Owns that one more pool: like the notebook's in all but the number of workers, kept warm for the next ``-j N``, replaced by
-the next other N. Called by :mod:`nbpar.notebook.magics` and :mod:`nbpar.notebook.status`, in the main thread only.
+Owns that one more pool: like the notebook's in all but the number of workers, kept warm for the next ``-j N``, replaced
+by the next other N. Called by :mod:`nbpar.notebook.magics` and :mod:`nbpar.notebook.status`, in the main thread only.
 """
 
 from __future__ import annotations

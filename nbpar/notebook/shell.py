@@ -1,7 +1,7 @@
 """``!command`` inside a task: a worker has no IPython that could run it.
 
-Owns the rewriting of what IPython makes of ``!`` (``get_ipython().system('...')``, ``.getoutput('...')``) into calls of the two
-functions here, with the values that the command names, and these functions, which run in the worker. Other magics are
+Owns the rewriting of what IPython makes of ``!`` (``get_ipython().system('...')``, ``.getoutput('...')``) into calls of
+the two functions here, with the values that the command names, and these functions, which run in the worker. Magics are
 refused: they work on the kernel. Called by :mod:`nbpar.notebook.cells`.
 """
 

@@ -1,12 +1,11 @@
 """The text of a cell as tasks, tracebacks and refusals see it.
 
-Owns :class:`Source` (a text, the file name that Python knows it by, its syntax trees) and :class:`Refused`, the reason why
-something cannot run in parallel together with the place in the text. Nothing here knows of nbpar's engine; used by
+Owns :class:`Source` (a text, the file name that Python knows it by, its syntax trees) and :class:`Refused`, the reason
+why something cannot run in parallel together with the place in the text. Nothing here knows of nbpar's engine; used by
 :mod:`nbpar.notebook.cells`, :mod:`nbpar.notebook.comprehensions` and :mod:`nbpar.notebook.magics`.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -14,23 +13,14 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Compiler", "Place", "Refused", "Source", "aligned", "function_of", "move", "place_of"]
+__all__ = ["Place", "Refused", "Source", "aligned", "function_of", "move", "place_of"]
 
 Node = TypeVar("Node", bound=ast.AST)
 
 # Flags of the kernel's compiler that change what code means; the others say how to read unfinished input.
 _FUTURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
-
-
-class Compiler(Protocol):
-    """What is used of IPython's compiler."""
-
-    flags: int
-
-    def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
-        """Name a text, so that tracebacks find its lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +58,24 @@ class Source:
     ----------
     text : str
         All of it; line 1 of a cell magic's text is the magic's own line.
+    written : str
+        The same, line by line, as the user wrote it, where IPython's own syntax stands for something else.
     filename : str
         What tracebacks look the text up by.
     label : str
         What people call it: ``"Cell In[3]"``.
     flags : int
         The compiler's flags, for ``from __future__`` imports of earlier cells.
+    first_line : int
+        Number of the text's first line in the file.
     """
 
     text: str
+    written: str = ""
     filename: str = "<cell>"
     label: str = ""
     flags: int = 0
+    first_line: int = 1
 
     def parse(self, text: str, *, line: int = 1, column: int = 0) -> ast.Module:
         """The syntax tree of a part of the text that begins at `line` and `column`.
@@ -119,11 +115,11 @@ class Source:
         return self.flags & _FUTURES
 
     def describe(self, refused: Refused) -> str:
-        """The reason, the line it is about, and the part of that line underlined.
+        r"""The reason, the line it is about, and the part of that line underlined.
 
         Examples
         --------
-        >>> print(Source("%%parallel each x in xs\\nreturn x").describe(Refused("no return.", Place(2, 0, 2, 8))))
+        >>> print(Source("%%parallel each x in xs\nreturn x").describe(Refused("no return.", Place(2, 0, 2, 8))))
         no return.
           line 2
             2 | return x
@@ -134,28 +130,35 @@ class Source:
         if place is None or not 1 <= place.line <= len(lines):
             return refused.reason
         line = lines[place.line - 1]
+        written = self.written.split("\n")[place.line - 1 :][:1]
+        if written and written != [line]:
+            line = written[0]
+            place = Place(place.line, len(line) - len(line.lstrip()), place.line, len(line))
         end = place.end_column if place.end_line == place.line else len(line)
         marks = " " * place.column + "^" * max(1, min(end, len(line)) - place.column)
-        number = str(place.line)
+        number = str(place.line + self.first_line - 1)
         head = f"{self.label}, line {number}" if self.label else f"line {number}"
         return f"{refused.reason}\n  {head}\n    {number} | {line}\n    {' ' * len(number)} | {marks}"
 
 
 def place_of(node: ast.AST, text: str) -> Place:
     """Where a node of the syntax tree is; trees count bytes of UTF-8, a :class:`Place` characters."""
-    line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+    line, column = int(getattr(node, "lineno", 1)), int(getattr(node, "col_offset", 0))
     end_line, end_column = getattr(node, "end_lineno", None) or line, getattr(node, "end_col_offset", None) or column
     lines = text.split("\n")  # as Python counts lines: str.splitlines() ends one at a form feed as well
 
     def characters(number: int, n_bytes: int) -> int:
-        return len(lines[number - 1].encode()[:n_bytes].decode(errors="replace")) if number <= len(lines) else n_bytes
+        if number > len(lines):
+            return n_bytes
+        return len(lines[number - 1].encode()[:n_bytes].decode(errors="replace"))
 
     return Place(line, characters(line, column), end_line, characters(end_line, end_column))
 
 
 def move(tree: Node, line: int, column: int) -> Node:
     """Shift the places of a tree: what was parsed as line 1, column 0 is at `line` and `column` (bytes)."""
-    for node in ast.walk(tree):
+    for any_node in ast.walk(tree):
+        node: Any = any_node
         if hasattr(node, "lineno"):
             if node.lineno == 1:
                 node.col_offset = max(node.col_offset + column, 0)
@@ -167,7 +170,7 @@ def move(tree: Node, line: int, column: int) -> Node:
 
 
 def aligned(raw: str, transformed: str) -> str:
-    """The text that IPython made of a cell, each line at the number it has in the cell.
+    r"""The text that IPython made of a cell, each line at the number it has in the cell.
 
     IPython joins the lines of a magic that goes on with a backslash, and drops leading empty ones.
 
@@ -178,7 +181,7 @@ def aligned(raw: str, transformed: str) -> str:
 
     Examples
     --------
-    >>> print(aligned("!ls \\\\\\n -l\\nx = 1", "system('ls -l')\\nx = 1"))
+    >>> print(aligned("!ls \\\n -l\nx = 1", "system('ls -l')\nx = 1"))
     system('ls -l')
     <BLANKLINE>
     x = 1
@@ -202,6 +205,9 @@ def function_of(
 ) -> Callable[..., Any]:
     """The function that a definition makes, with `namespace` as its globals and nothing stored there.
 
+    Its code is named as that of a cell, and begins at line 1: IPython then shows its frames as those of the cell, with
+    the lines around.
+
     Parameters
     ----------
     captured : mapping, optional
@@ -216,9 +222,8 @@ def function_of(
     exec(source.compile(ast.Module(body, [])), namespace, private)
     function = private["closure"](**captured) if captured else private[definition.name]
     assert isinstance(function, FunctionType)
-    if captured:
-        function.__code__ = function.__code__.replace(co_qualname=definition.name)
-        function.__qualname__ = definition.name
+    function.__code__ = function.__code__.replace(co_name="<module>", co_qualname="<module>")
+    function.__qualname__ = definition.name
     return function
 
 
@@ -227,6 +232,7 @@ def define(name: str, argument: str | None, body: list[ast.stmt], at: ast.AST) -
     made = _function(name, _arguments(*([] if argument is None else [argument])), body)
     for node in (made, *ast.walk(made.args)):
         ast.copy_location(node, at)
+    made.lineno = 1
     return made
 
 

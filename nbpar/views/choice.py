@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
 import sys
 
@@ -13,8 +11,6 @@ from nbpar.views.controls import Controls
 from nbpar.views.plain import PlainOutput
 
 __all__ = ["choose"]
-
-_log = logging.getLogger("nbpar")
 
 
 def choose(progress: bool | None, *, controls: Controls | None) -> View:
@@ -41,7 +37,9 @@ def choose(progress: bool | None, *, controls: Controls | None) -> View:
     cell = Cell.current()
     wish = os.environ.get("NBPAR_UI", "").strip().lower()
     if wish not in ("", "anywidget", "html", "text", "off"):
-        _log.warning("NBPAR_UI=%s is not known; it may be anywidget, html, text or off", wish)
+        import logging
+
+        logging.getLogger("nbpar").warning("NBPAR_UI=%s is not known; it may be anywidget, html, text or off", wish)
         wish = ""
     if wish == "off" or (not wish and progress is False):
         return PlainOutput(cell)
@@ -50,8 +48,11 @@ def choose(progress: bool | None, *, controls: Controls | None) -> View:
 
         return Dashboard(cell, controls, live=wish != "html")
     tty = sys.stderr is not None and sys.stderr.isatty()
-    if (wish or progress or tty) and importlib.util.find_spec("tqdm") is not None:
+    if wish or progress or tty:
+        from importlib.util import find_spec
+
         from nbpar.views.text import TextView
 
-        return TextView(cell)
+        if find_spec("tqdm") is not None:
+            return TextView(cell)
     return PlainOutput(cell)

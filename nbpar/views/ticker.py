@@ -6,7 +6,6 @@ watched. Whatever a view does wrong stays here: it is logged once and the view i
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,8 +16,6 @@ __all__ = ["Ticker", "Watch", "watch"]
 
 TICK_S = 0.1
 OPEN_AFTER_S = 0.3  # a shorter job is over before a picture of it could be read
-
-_log = logging.getLogger("nbpar")
 
 
 class Watch:
@@ -101,10 +98,13 @@ class Watch:
     def _guard(self, draw: Callable[[], None]) -> None:
         try:
             draw()
-        except Exception:  # noqa: BLE001  # whatever a front end throws: the job is worth more than its picture
+        except Exception:  # whatever a front end throws: the job is worth more than its picture
             self._over = True
             self._ticker.forget(self)
-            _log.exception("nbpar: the view %s failed and is left out from now on", type(self._view).__name__)
+            import logging  # 7 ms that a sound view need not pay
+
+            name = type(self._view).__name__
+            logging.getLogger("nbpar").exception("nbpar: the view %s failed and is left out from now on", name)
 
 
 class Ticker:

@@ -13,6 +13,7 @@ What bounds the outgoing queue of a :class:`Channel`: the scheduler, which lets 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -166,7 +167,7 @@ class Channel:
         sock.setblocking(False)
         self._socket = sock
         self._out: deque[tuple[deque[memoryview], list[int]]] = deque()
-        self._later: list[Message] = []
+        self._later: list[tuple[Message, list[int]]] = []
         self._parser = _Parser()
         self._scratch = bytearray(_READ_BYTES)
 
@@ -187,17 +188,18 @@ class Channel:
         later : bool
             Leave it to go out with the next message: each write wakes the worker, which costs more than the message.
         """
+        fds = [os.dup(fd) for fd in message.fds]  # their owner may close its own before these have left
+        self._later.append((message, fds))
         if later:
-            self._later.append(message)
             return
         parts: deque[memoryview] = deque()
-        for one in (*self._later, message):
-            if one.fds and parts:  # descriptors go with the first bytes of their own message
+        for one, fds in self._later:
+            if fds and parts:  # descriptors go with the first bytes of their own message
                 self._out.append((parts, []))
                 parts = deque()
             parts.extend(one.parts())
-            if one.fds:
-                self._out.append((parts, one.fds))
+            if fds:
+                self._out.append((parts, fds))
                 parts = deque()
         if parts:
             self._out.append((parts, []))
@@ -211,13 +213,13 @@ class Channel:
             try:
                 if fds:
                     n_sent = socket.send_fds(self._socket, [parts[0]], fds)
-                    fds.clear()
+                    _close_all(fds)
                 else:
                     n_sent = self._socket.sendmsg([parts[i] for i in range(min(len(parts), _MAX_PARTS))])
             except BlockingIOError:
                 return
             except OSError:
-                self._out.clear()
+                self._forget()
                 return
             while parts and n_sent >= parts[0].nbytes:
                 n_sent -= parts.popleft().nbytes
@@ -256,8 +258,19 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket."""
-        self._out.clear()
+        self._forget()
         self._socket.close()
+
+    def _forget(self) -> None:
+        for fds in [*(fds for _, fds in self._out), *(fds for _, fds in self._later)]:
+            _close_all(fds)
+        self._out.clear()
+        self._later.clear()
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 class WorkerChannel:

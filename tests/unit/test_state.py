@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from nbpar.engine.events import ChunkDone, Failure, Note, WorkerEnded, WorkerStarted
+from nbpar.engine.state import MAX_FAILURES, MAX_NOTES, MAX_SPANS, Activity, JobState
+
+
+def state(n_tasks: int | None = 100) -> JobState:
+    return JobState(job_id=1, name="map f", n_tasks=n_tasks, n_workers=2, begin_s=1000.0)
+
+
+def test_times_count_from_the_jobs_start_when_chunks_end() -> None:
+    job = state()
+    job.apply(WorkerStarted(0, 4711, 999.0, 1000.5))
+    job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0, 1))
+    snapshot = job.snapshot(1004.0, {})
+    (lane,) = snapshot.lanes
+    assert (snapshot.n_done, lane.n_done, lane.pid) == (10, 10, 4711)
+    assert (lane.begin_s, lane.ready_s) == (0.0, 0.5)
+    (span,) = lane.spans
+    assert (span.begin_s, span.end_s, span.first, span.last, span.n_failed) == (1.0, 2.0, 0, 9, 1)
+    assert lane.busy == pytest.approx(1.0 / 3.5)
+    assert snapshot.work_s == pytest.approx(1.0)
+
+
+def test_unreported_tasks_are_counted_when_a_chunk_is_under_way() -> None:
+    job = state()
+    job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0))
+    snapshot = job.snapshot(1004.0, {0: Activity(14, 1003.0, 4, (2, 5))})
+    (lane,) = snapshot.lanes
+    assert (snapshot.n_done, lane.n_done, lane.current_index, lane.track) == (14, 14, 14, (2, 5))
+    assert lane.current_since_s == pytest.approx(3.0)
+
+
+def test_count_never_exceeds_the_input_when_the_board_is_ahead() -> None:
+    job = state(10)
+    job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0))
+    assert job.snapshot(1003.0, {0: Activity(9, 1002.0, 5)}).n_done == 10
+
+
+def test_spans_stay_bounded_when_chunks_are_many() -> None:
+    job = state(None)
+    for i in range(5 * MAX_SPANS):
+        job.apply(ChunkDone(0, i, i + 1, 1000.0 + i, 1000.5 + i))
+    (lane,) = job.snapshot(9999.0, {}).lanes
+    assert len(lane.spans) <= MAX_SPANS
+    assert sum(span.n_tasks for span in lane.spans) == 5 * MAX_SPANS
+    assert all(a.end_s <= b.begin_s for a, b in zip(lane.spans, lane.spans[1:], strict=False))
+
+
+def test_lists_stay_bounded_when_everything_fails() -> None:
+    job = state(None)
+    for i in range(10 * MAX_FAILURES):
+        job.apply(Failure(i, "0", "ValueError", "no"))
+        job.apply(Note(f"note {i}"))
+    snapshot = job.snapshot(1001.0, {})
+    assert snapshot.n_failed == 10 * MAX_FAILURES
+    assert (len(snapshot.failures), len(snapshot.notes)) == (MAX_FAILURES, MAX_NOTES)
+
+
+def test_death_is_noted_when_it_was_not_expected() -> None:
+    job = state()
+    job.apply(WorkerStarted(0, 1, 1000.0, 1000.1))
+    job.apply(WorkerStarted(1, 2, 1000.0, 1000.1))
+    job.apply(WorkerEnded(0, 1, 1002.0, "was killed by SIGKILL", expected=False))
+    job.apply(WorkerEnded(1, 2, 1002.0, "idle", expected=True))
+    snapshot = job.snapshot(1003.0, {})
+    assert [lane.alive for lane in snapshot.lanes] == [False, False]
+    (note,) = snapshot.notes
+    assert "SIGKILL" in note
+
+
+def test_same_note_is_kept_once_when_repeated() -> None:
+    job = state()
+    job.apply(Note("again"))
+    job.apply(Note("again"))
+    assert job.snapshot(1001.0, {}).notes == ("again",)
+
+
+def test_clock_stops_when_the_job_has_ended() -> None:
+    job = state(10)
+    job.apply(ChunkDone(0, 0, 10, 1000.0, 1002.0))
+    job.finish("done", 1002.0)
+    first, later = job.snapshot(1003.0, {}), job.snapshot(1999.0, {})
+    assert (first.elapsed_s, later.elapsed_s) == (2.0, 2.0)
+    assert (first.rate, first.eta_s, first.ended) == (5.0, None, True)
+
+
+def test_eta_follows_the_rate_when_the_length_is_known() -> None:
+    job = state(100)
+    job.apply(ChunkDone(0, 0, 50, 1000.0, 1005.0))
+    snapshot = job.snapshot(1005.0, {})
+    assert snapshot.rate == pytest.approx(10.0)
+    assert snapshot.eta_s == pytest.approx(5.0)
+
+
+def test_eta_is_unknown_when_the_length_is() -> None:
+    job = state(None)
+    job.apply(ChunkDone(0, 0, 50, 1000.0, 1005.0))
+    assert job.snapshot(1005.0, {}).eta_s is None
