@@ -25,6 +25,7 @@ from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMet
 from nbpar.streaming import stream
 from nbpar.views.controls import Controls
 from nbpar.views.ticker import watch
+from nbpar.wire.shared import unwrap
 
 __all__ = ["WorkerPool", "jobs"]
 
@@ -396,7 +397,7 @@ _backends: weakref.WeakSet[Backend] = weakref.WeakSet()
 
 def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     """What a worker calls for `submit`."""
-    return function(*args, **kwargs)
+    return function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
 
 
 def _make_backend(options: PoolOptions) -> Backend:

@@ -9,7 +9,21 @@ import pytest
 _BROWSER = Path(__file__).parent / "browser"
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the browser tests last, after the shuffling: Playwright's event loop keeps ``asyncio.run`` from working."""
+    """Put back into order what must be.
+
+    Tests marked ``in_order`` go on from the one before them. Browser tests come last: Playwright's event loop keeps
+    ``asyncio.run`` from working.
+    """
+    places = [i for i, item in enumerate(items) if item.get_closest_marker("in_order")]
+    ordered = sorted((items[i] for i in places), key=_place)
+    for i, item in zip(places, ordered, strict=True):
+        items[i] = item
     items.sort(key=lambda item: _BROWSER in item.path.parents)
+
+
+def _place(item: pytest.Item) -> tuple[str, str, int]:
+    _, line, _ = item.reportinfo()
+    parameters = item.nodeid.partition("[")[2]
+    return str(item.path), parameters, line or 0

@@ -256,6 +256,9 @@ class Workers(Protocol):
     def interrupt(self, worker_id: int, chunk_id: int) -> None:
         """Drop a chunk, or interrupt the task of it that runs."""
 
+    def recall(self, worker_id: int, chunk_id: int) -> None:
+        """Have a chunk dropped where it has not begun, and not begin more of its tasks where it has."""
+
     def kill(self, worker_id: int, *, gently: bool) -> None:
         """End a worker now."""
 

@@ -45,6 +45,7 @@ from nbpar.engine.instructions import (
     Interrupt,
     Kill,
     Loss,
+    Recall,
     Send,
     StartWorker,
     StopWorker,
@@ -232,7 +233,7 @@ class Dispatcher:
             self._commands.popleft()()
         now_s = time.perf_counter()
         seen = {}
-        if any(record.job.options.timeout is not None for record in self._jobs.values()):
+        if self._scheduler.needs_board:
             looks = ((worker_id, self._workers.look(worker_id)[0]) for worker_id in range(self._n_workers))
             seen = {worker_id: running for worker_id, running in looks if running is not None}
         instructions = self._scheduler.decide(now_s, seen)
@@ -292,6 +293,8 @@ class Dispatcher:
                 self._scheduler.sent(worker_id, chunk.chunk_id, n_bytes)
             case Interrupt(worker_id, chunk_id):
                 self._workers.interrupt(worker_id, chunk_id)
+            case Recall(worker_id, chunk_id):
+                self._workers.recall(worker_id, chunk_id)
             case Kill(worker_id, gently):
                 self._workers.kill(worker_id, gently=gently)
             case StartWorker(worker_id):

@@ -197,6 +197,10 @@ class ProcessWorkers:
         if process is not None and slot.chunk_id == chunk_id and hasattr(signal, "SIGINT"):
             _signal(process.pid, signal.SIGINT)
 
+    def recall(self, worker_id: int, chunk_id: int) -> None:
+        """Drop a chunk, without a signal."""
+        self._slots[worker_id].drop(chunk_id)
+
     def kill(self, worker_id: int, *, gently: bool) -> None:
         """SIGTERM or SIGKILL."""
         process = self._processes.get(worker_id)

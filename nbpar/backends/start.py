@@ -8,6 +8,7 @@ Ctrl-C hits a process that is not ready for it. Called by :mod:`nbpar.backends.p
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,16 @@ _NAME = "nbpar-worker"
 _PRELOAD = ["nbpar.worker.preload"]
 
 _lock = threading.Lock()  # guards the settings of the process-wide fork server while it may be started
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # a worker is forked while it is held, and may start a pool of its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
 _preparation_data: Callable[[str], dict[str, Any]] = multiprocess.spawn.get_preparation_data
 
 

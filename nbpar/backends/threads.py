@@ -109,6 +109,12 @@ class ThreadWorkers:
             if worker.chunk_id == chunk_id and worker.thread is not None:
                 _raise_in(worker.thread, TaskInterrupt)
 
+    def recall(self, worker_id: int, chunk_id: int) -> None:
+        """Drop a chunk; what runs is left alone."""
+        worker = self._threads.get(worker_id)
+        if worker is not None:
+            worker.context.slot.drop(chunk_id)
+
     def kill(self, worker_id: int, *, gently: bool) -> None:
         """Abandon a thread; `gently` only asks it again."""
         worker = self._threads.get(worker_id)

@@ -13,6 +13,7 @@ __all__ = [
     "Interrupt",
     "Kill",
     "Loss",
+    "Recall",
     "Send",
     "StartWorker",
     "StopWorker",
@@ -86,4 +87,4 @@ class EndJob(NamedTuple):
     status: Literal["done", "failed", "cancelled"]
 
 
-Instruction = Send | Interrupt | Kill | StartWorker | StopWorker | EndJob
+Instruction = Send | Interrupt | Recall | Kill | StartWorker | StopWorker | EndJob

@@ -45,6 +45,10 @@ EXIT_WAIT_S = 2.0
 
 MAX_START_FAILURES = 3
 
+RECALL_AFTER_S = 0.05
+"""A chunk that waits so long behind another, while a worker has nothing to do, is asked back. After the same time again
+the worker either has begun it or cannot but see that it is not to (see :mod:`nbpar.wire.board`), and it goes elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -119,6 +123,8 @@ class _Held:
     done_to: int
     sent_bytes: int = 0
     interrupted: bool = False
+    parked_at_s: float | None = None  # since when it has waited behind a chunk
+    recalled_at_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +134,7 @@ class _Worker:
     n_tasks: int = 0
     stale: bool = False
     asked_at_s: float | None = None  # since when it has been due to drop the chunk it runs, or to end
+    slow: bool = False  # what it runs held up another chunk: nothing is to wait behind it
     n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
     timed_out: tuple[int, int | None] | None = None  # chunk and task it is being killed for
 
@@ -348,6 +355,9 @@ class Scheduler:
             job.sizer.observe(n_tasks=n_new, work_s=work_s, n_bytes=n_bytes + held.sent_bytes * n_new // len(chunk))
         if final:
             worker.held.remove(held)
+            worker.slow = False
+            if worker.held:
+                worker.held[0].parked_at_s = None
             if worker.n_signals == 0:
                 worker.asked_at_s = None  # the next chunk's own time starts when its turn has come
             if job is not None and done_to < chunk.stop:
@@ -379,12 +389,13 @@ class Scheduler:
         now_s : float
             ``time.perf_counter()``.
         running : mapping of worker_id to Running
-            What the board says; needed only for workers whose job has a timeout.
+            What the board says; needed only when :attr:`needs_board` is set.
         """
         self._escalate(now_s)
         self._check_timeouts(now_s, running)
         self._keep_workers(now_s)
-        self._hand_out()
+        self._hand_out(now_s)
+        self._recall(now_s, running)
         self._end_jobs(now_s)
         instructions, self._pending = self._pending, []
         return instructions
@@ -392,6 +403,8 @@ class Scheduler:
     def next_look_s(self, now_s: float) -> float | None:
         """Seconds until :meth:`decide` must be called although nothing happened; None when events suffice."""
         looks = [0.05 for worker in self._workers if worker.must_yield and worker.n_signals < 2]
+        if any(len(worker.held) > 1 for worker in self._workers):
+            looks.append(RECALL_AFTER_S)
         looks += [job.stop_at_s - now_s for job in self._jobs.values() if job.stop_at_s is not None]
         looks += [
             min(0.05, job.plan.timeout_s / 5) for job in self._jobs.values() if job.plan.timeout_s and job.n_in_flight
@@ -449,15 +462,43 @@ class Scheduler:
             return f"replaced after {worker.n_tasks} tasks"
         return ""
 
-    def _hand_out(self) -> None:
+    def _hand_out(self, now_s: float) -> None:
         """Give chunks to workers, the emptiest first, each from the job whose turn it is."""
         for depth in (0, 1):
             for worker_id, worker in enumerate(self._workers):
-                if worker.state != "ready" or worker.stale or len(worker.held) != depth:
+                if worker.state != "ready" or worker.stale or len(worker.held) != depth or (depth and worker.slow):
                     continue
                 if (chunk := self._next_chunk(worker, depth)) is not None:
-                    worker.held.append(_Held(chunk, chunk.start))
+                    worker.held.append(_Held(chunk, chunk.start, parked_at_s=now_s if depth else None))
                     self._pending.append(Send(worker_id, chunk))
+
+    @property
+    def needs_board(self) -> bool:
+        """Whether :meth:`decide` has to know what workers run."""
+        return any(job.plan.timeout_s for job in self._jobs.values()) or any(
+            len(worker.held) > 1 and worker.held[1].recalled_at_s is not None for worker in self._workers
+        )
+
+    def _recall(self, now_s: float, running: Mapping[int, Running]) -> None:
+        """Take chunks back that wait behind a long task while a worker has nothing to do."""
+        if not any(worker.state == "ready" and not worker.stale and not worker.held for worker in self._workers):
+            return
+        for worker_id, worker in enumerate(self._workers):
+            if len(worker.held) < 2 or worker.held[1].interrupted:
+                continue
+            head, parked = worker.held
+            if parked.recalled_at_s is None:
+                if parked.parked_at_s is not None and now_s - parked.parked_at_s >= RECALL_AFTER_S:
+                    parked.recalled_at_s = now_s
+                    self._pending.append(Recall(worker_id, parked.chunk.chunk_id))
+            elif now_s - parked.recalled_at_s >= RECALL_AFTER_S:
+                seen = running.get(worker_id)
+                job = self._jobs.get(parked.chunk.job_id)
+                if seen is not None and seen.chunk_id == head.chunk.chunk_id and job is not None:
+                    worker.held.pop()
+                    worker.slow = True
+                    job.n_in_flight -= len(parked.chunk)
+                    job.put_back(parked.chunk.start, parked.chunk.stop, parked.chunk.attempt)
 
     def _next_chunk(self, worker: _Worker, depth: int) -> Chunk | None:
         allowance = None if self._tasks_per_worker is None else self._tasks_per_worker - worker.n_tasks

@@ -8,6 +8,9 @@ nbpar`` calls the two functions here; IPython is imported then.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +38,13 @@ def load_ipython_extension(ip: InteractiveShell) -> None:
     ip.register_magics(NbparMagics)
     add_completer(ip)
     default_pool().warm()
+    # The first dashboard would load them, in the middle of its job, and hold the dispatcher up. The thread ends by itself.
+    threading.Thread(target=_load_widgets, name="nbpar-imports", daemon=True).start()
+
+
+def _load_widgets() -> None:
+    with contextlib.suppress(ImportError):  # without them the dashboard is plain HTML
+        importlib.import_module("anywidget")
 
 
 def unload_ipython_extension(ip: InteractiveShell) -> None:

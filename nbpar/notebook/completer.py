@@ -53,7 +53,7 @@ def complete(line: str, token: str) -> list[str]:
 @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
 def _matcher(context: CompletionContext) -> SimpleMatcherResult:
     found = complete(context.text_until_cursor, context.token)
-    return {"completions": [SimpleCompletion(text, type="param") for text in found]}
+    return {"completions": [SimpleCompletion(text, type="param") for text in found], "suppress": bool(found)}
 
 
 def add_completer(ip: InteractiveShell) -> None:

@@ -102,11 +102,9 @@ def read_comprehension(
     captured = _captured(expression, scope)
     first = comprehension.generators[0]
     kind = _KINDS[type(comprehension)]
-    finish: Callable[[Iterator[Any]], Any]
-    if consumer is None:
-        finish = {"setcomp": set, "dictcomp": dict}.get(kind, list)
-    else:
-        finish = _consumer(expression, source, namespace, captured)
+    finish: Callable[[Iterator[Any]], Any] = {"setcomp": set, "dictcomp": dict}.get(kind, list)
+    if consumer is not None:
+        finish = _consumer(expression, iter if kind == "genexpr" else finish, source, namespace, captured)
     items = evaluate(first.iter, source, namespace, captured)
     task, many = _task(comprehension, f"<{kind}>", source, namespace, captured)
     return Comprehension(
@@ -231,10 +229,14 @@ def _fill_places(tree: ast.AST, default: ast.AST) -> None:
 
 
 def _consumer(
-    expression: ast.expr, source: Source, namespace: dict[str, Any], captured: Mapping[str, Any]
+    expression: ast.expr,
+    finish: Callable[[Iterator[Any]], Any],
+    source: Source,
+    namespace: dict[str, Any],
+    captured: Mapping[str, Any],
 ) -> Callable[[Iterator[Any]], Any]:
     """The function around the comprehension, its other arguments (``key=``, ``default=``) evaluated in the kernel."""
     assert isinstance(expression, ast.Call)
     values = ast.copy_location(ast.Name(_VALUES, ast.Load()), expression.args[0])
     call = ast.copy_location(ast.Call(expression.func, [values, *expression.args[1:]], expression.keywords), expression)
-    return lambda outcomes: evaluate(call, source, namespace, {**captured, _VALUES: outcomes})
+    return lambda outcomes: evaluate(call, source, namespace, {**captured, _VALUES: finish(outcomes)})

@@ -193,7 +193,7 @@ class NbparMagics(Magics):
         if compiler.format_code_name(filename) and "run_cell_magic" in linecache.getline(filename, frame.f_lineno):
             linecache.cache[filename] = len(text), None, text.splitlines(keepends=True), filename
         else:  # called by code, or below another cell magic
-            filename = compiler.cache(text, self._shell.execution_count, raw_code=written)
+            filename = compiler.cache(text, self._cell_number(frame), raw_code=written)
         return Source(text, written, filename, self._label(filename), compiler.flags)
 
     def _source_of_line(self, expression: str) -> tuple[Source, int]:
@@ -204,6 +204,14 @@ class NbparMagics(Magics):
         stripped = expression.rstrip().removesuffix(";")
         column = max(written.find(stripped), 0)
         return Source(stripped, "", filename, self._label(filename), self._shell.compile.flags, number), column
+
+    def _cell_number(self, frame: FrameType | None) -> int:
+        """Number of the cell that runs; the shell's own count is ahead of it since IPython 9."""
+        while frame is not None:
+            if name := self._shell.compile.format_code_name(frame.f_code.co_filename):
+                return int("".join(filter(str.isdecimal, name[1])) or 0)
+            frame = frame.f_back
+        return int(self._shell.execution_count)
 
     def _label(self, filename: str) -> str:
         return " ".join(self._shell.compile.format_code_name(filename) or ("File", filename))

@@ -20,7 +20,7 @@ __all__ = ["Place", "Refused", "Source", "aligned", "function_of", "move", "plac
 Node = TypeVar("Node", bound=ast.AST)
 
 # Flags of the kernel's compiler that change what code means; the others say how to read unfinished input.
-_FUTURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+_FUTURES: int = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +191,27 @@ def aligned(raw: str, transformed: str) -> str:
         return transformed
     lines: list[str] = []
     for _, start, stop, new_start, new_stop in difflib.SequenceMatcher(None, before, after, False).get_opcodes():
-        new = after[new_start:new_stop]
-        lines.extend(new)
-        lines.extend([""] * (stop - start - len(new)))
+        lines.extend(_spread(before[start:stop], after[new_start:new_stop]))
     return "\n".join(lines) + "\n" if len(lines) == len(before) else transformed
+
+
+def _spread(before: list[str], after: list[str]) -> list[str]:
+    """Fewer lines, with empty ones where a line was dropped or joined to the one before."""
+    lines: list[str] = []
+    n_lost = len(before) - len(after)
+
+    def lose() -> None:
+        nonlocal n_lost
+        lines.append("")
+        n_lost -= 1
+
+    for line in after:
+        while n_lost > 0 and line.strip() and not before[len(lines)].strip():
+            lose()
+        lines.append(line)
+        while n_lost > 0 and before[len(lines) - 1].endswith("\\") and not line.endswith("\\"):
+            lose()
+    return lines + [""] * n_lost
 
 
 def function_of(

@@ -118,7 +118,8 @@ class AttachedShared:
         return self._value[0]
 
     def close(self) -> None:
-        """Let go of the descriptor; the mapping lives as long as arrays in it do."""
+        """Let go of the memory; the mapping lives as long as arrays in it do."""
+        self._value.clear()  # a closure with this handle may live on until the garbage collector comes
         os.close(self._fd)
 
 

@@ -71,6 +71,9 @@ def run_chunk(
         Tasks that are not begun within `REPORT_S` may be left: the last report then ends before the chunk does.
     """
     slot = context.slot
+    if slot.drops(chunk_id):
+        report(Report(start, final=True))
+        return
     slot.begin_chunk(chunk_id)
     begin_s = perf_counter()
     current = Report(start, begin_s=begin_s)

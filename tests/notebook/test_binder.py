@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ def test_notebooks_are_saved_without_outputs() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_quickstart_runs_where_only_binder_files_were_installed(tmp_path: Path) -> None:
+    faulthandler.cancel_dump_traceback_later()  # pytest's, which is set for a limit of 60 seconds
     venv = tmp_path / "venv"
     # Nothing of this environment may reach the fresh one: not its packages, nor kernels of the user's.
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "JUPYTER", "VIRTUAL_ENV"))}

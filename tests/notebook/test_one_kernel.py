@@ -15,6 +15,8 @@ import pytest
 
 from tests.notebook.kernels import Kernel, ipykernels, start_kernel
 
+pytestmark = pytest.mark.in_order
+
 _VERSIONS = ipykernels()
 
 

@@ -1,0 +1,102 @@
+"""What the dashboard's tests share: tasks that end when the test says so, and the card that shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, expect
+
+from tests.browser.harness import Notebook
+
+__all__ = ["Card", "Gates", "expect_picture", "mimes"]
+
+_SETUP = """\
+import time
+from pathlib import Path
+
+import nbpar
+
+nbpar.configure(n_workers=2)
+
+def wait_for(name):
+    while not (Path({directory!r}) / str(name)).exists():
+        time.sleep(0.01)
+
+def gated(x):
+    wait_for(x)
+    return 10 * x
+"""
+
+
+class Gates:
+    """Files that tasks wait for.
+
+    Parameters
+    ----------
+    directory : Path
+        Where they are made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self.setup = _SETUP.format(directory=str(directory))
+        """A first cell: two workers, ``wait_for(name)`` and the task ``gated(x)``, which gives ``10 * x``."""
+
+    def open(self, *names: object) -> None:
+        """Let go who waits for these names, now and later."""
+        for name in names:
+            (self._directory / str(name)).touch()
+
+
+class Card:
+    """The live card under a cell."""
+
+    def __init__(self, notebook: Notebook, index: int) -> None:
+        self.page = notebook.page
+        self.root = notebook.output_area(index).locator(".nbpar-card")
+        self.name = self.root.locator(".nbpar-name")
+        self.status = self.root.locator(".nbpar-status")
+        self.bar = self.root.locator(".nbpar-bar")
+        self.tasks = self.root.locator(".nbpar-figures > :first-child")
+        self.lanes = self.root.locator(".nbpar-side").first.locator("span")
+        self.counts = self.root.locator(".nbpar-count")
+        self.canvas = self.root.locator("canvas")
+        self.failures = self.root.locator(".nbpar-failures > div > div")
+        self.cancel = self.root.get_by_role("button", name="Cancel")
+
+    def colours(self) -> set[str]:
+        """The colours of the drawing, as ``#rrggbb``, the transparent ones left out."""
+        found: list[str] = self.canvas.evaluate(
+            """(canvas) => {
+                const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                const found = new Set();
+                for (let i = 0; i < data.length; i += 4) {
+                    if (data[i + 3] < 255) continue;
+                    found.add("#" + [0, 1, 2].map((k) => data[i + k].toString(16).padStart(2, "0")).join(""));
+                }
+                return [...found];
+            }"""
+        )
+        return set(found)
+
+
+def expect_picture(notebook: Notebook, index: int, *texts: str) -> Locator:
+    """Wait until a cell shows the picture that stays, with these texts and nothing live; its place in the page."""
+    area = notebook.output_area(index)
+    expect(area.locator(".nbpar-card")).to_have_count(0)
+    for text in texts:
+        expect(area).to_contain_text(text)
+    expect(area).not_to_contain_text("model not found")
+    drawings = area.locator('img[src^="data:image/svg+xml,"]')
+    expect(drawings).to_have_count(3)  # the bar and two lanes
+    notebook.page.wait_for_function(
+        "(images) => images.every((image) => image.complete && image.naturalWidth > 0)", arg=drawings.element_handles()
+    )
+    return area
+
+
+def mimes(outputs: list[dict[str, Any]]) -> list[set[str]]:
+    """What each output can be shown as; of streams and errors, their kind."""
+    return [set(output["data"]) if "data" in output else {output["output_type"]} for output in outputs]

@@ -1,0 +1,221 @@
+"""The magics in a real kernel: each form, tracebacks that point at the cell's own lines, refusals, `%nbpar`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.notebook.kernels import Kernel, Result
+
+
+@pytest.fixture
+def nb(kernel: Kernel) -> Kernel:
+    kernel.run("%load_ext nbpar\nxs = list(range(5))\nk = 10\ndef f(v):\n    return v + k")
+    return kernel
+
+
+def refused(kernel: Kernel, code: str) -> str:
+    """What the kernel says to a cell that it refuses: one message, no traceback, the namespace untouched."""
+    before = kernel.evaluate("sorted(n for n in get_ipython().user_ns if not n.startswith('_'))")
+    result = kernel.start(code).wait()
+    assert result.error is None, result
+    assert result.stderr.startswith("UsageError: "), result
+    assert kernel.evaluate("sorted(n for n in get_ipython().user_ns if not n.startswith('_'))") == before
+    return result.stderr
+
+
+def marked_lines(result: Result) -> list[str]:
+    """The lines of a traceback with an arrow."""
+    assert result.error is not None
+    return re.findall(r"^-+> (\d+ .*)$", result.error.traceback, re.MULTILINE)
+
+
+def test_each_form(nb: Kernel) -> None:
+    assert nb.run("%%parallel each x in xs\ny = f(x)\ny * 2").value == "[20, 22, 24, 26, 28]"
+    stored = nb.run("%%parallel -o ys each i, (a, b) in enumerate(zip(xs, xs))\nimport math\nmath.sqrt(a * b) + i")
+    assert stored.value is None
+    assert nb.evaluate("ys") == [0, 2, 4, 6, 8]
+    assert nb.evaluate("[n for n in ('y', 'x', 'i', 'a', 'b', 'math') if n in globals()]") == []
+
+
+def test_what_is_shown(nb: Kernel) -> None:
+    assert nb.run("%%parallel each x in xs\nx;").value is None
+    assert nb.run("%%parallel each x in xs\ny = x").value is None
+    printed = nb.run("%%parallel each x in xs\nprint('item', x)")
+    assert printed.value is None
+    assert "item 4" in printed.stdout
+    assert nb.run("%parallel [x for x in xs];").value is None
+    assert nb.run("ys = %parallel [x for x in xs];\nys").value == "[0, 1, 2, 3, 4]"
+
+
+def test_background(nb: Kernel) -> None:
+    nb.run("%%parallel -o job --background each x in xs\nf(x)")
+    assert nb.run("await job").value == "[10, 11, 12, 13, 14]"
+    shown = nb.run("%%parallel --background --name mine each x in xs\nx").value
+    assert shown is not None
+    assert shown.startswith("<Job ")
+    assert "'mine'" in shown
+
+
+def test_shell_commands_and_lines(nb: Kernel) -> None:
+    cell = "%%parallel each x in xs[:2]\n\n!echo said {x} \\\n   $k\nr = !echo {x + 1}\n1 / x\nr"
+    result = nb.run(cell, raises=True)
+    assert "said 0 10" in result.stdout
+    assert marked_lines(result)[-1] == "6 1 / x"
+    assert nb.run("%%parallel each x in xs[:2]\nr = !echo {x + 1}\nr[0]").value == "['1', '2']"
+
+
+def test_traceback_of_a_cell(nb: Kernel) -> None:
+    nb.run("def other():\n    pass")
+    result = nb.run("%%parallel -o bad each x in xs\nz = x - 3\n\nw = 1 / z\nw", raises=True)
+    assert result.error is not None
+    assert result.error.name == "ZeroDivisionError"
+    assert marked_lines(result)[-1] == "4 w = 1 / z"
+    number = result.execution_count
+    assert re.findall(r"^Cell In\[(\d+)\], line (\d+)", result.error.traceback, re.MULTILINE)[-1] == (str(number), "4")
+    assert "run_cell_magic" not in result.error.traceback
+    assert "nbpar/" not in result.error.traceback
+    assert nb.evaluate("'bad' in globals()") is False
+
+
+def test_traceback_of_the_iterable(nb: Kernel) -> None:
+    result = nb.run("%%parallel each x in missing\nx", raises=True)
+    assert marked_lines(result)[-1] == "1 %%parallel each x in missing"
+    assert "NameError: name 'missing' is not defined" in str(result.error)
+
+
+def test_traceback_of_a_line(nb: Kernel) -> None:
+    result = nb.run("a = 1\nb = 2\nys = %parallel [1 // (x - 2) for x in xs]\nc = 3", raises=True)
+    assert marked_lines(result)[-1].startswith("3 ys = ")
+    assert "nbpar/" not in str(result.error)
+
+
+def test_comprehensions(nb: Kernel) -> None:
+    assert nb.run("ys = %parallel [f(x) for x in xs if x % 2]\nys").value == "[11, 13]"
+    assert nb.run("%parallel {x % 2 for x in xs}").value == "{0, 1}"
+    assert nb.run("%parallel {x % 2: x for x in xs}").value == "{0: 4, 1: 3}"
+    assert nb.run("%parallel (y for x in xs for y in range(x) if y > 1)").value == "[2, 2, 3]"
+    assert nb.run("%parallel sum(f(x) for x in xs)").value == "60"
+    assert nb.run("import itertools\n%parallel any(x > 7 for x in itertools.count())").value == "True"
+    assert nb.run("def g(zs, k):\n    q = %parallel [z * k for z in zs]\n    return q\ng([1, 2], 3)").value == "[3, 6]"
+    assert nb.run("%parallel --on-error skip [1 // x for x in xs]").value == "[1, 0, 0, 0]"
+
+
+def test_names_are_those_of_the_call(nb: Kernel) -> None:
+    nb.run("k = 1\n%parallel [f(x) for x in xs]")
+    assert nb.run("k = 100\n%parallel [f(x) for x in xs]").value == "[100, 101, 102, 103, 104]"
+    nb.run("def f(v):\n    return -v")
+    assert nb.run("%%parallel each x in xs\nf(x)").value == "[0, -1, -2, -3, -4]"
+
+
+def test_another_number_of_workers(nb: Kernel) -> None:
+    other = nb.evaluate("__import__('nbpar').default_pool().n_workers + 1")
+    cell = f"%%parallel -j {other} -o pids each x in range(40)\nimport os, time\ntime.sleep(0.01)\nos.getpid()"
+    nb.run(cell)
+    first = set(nb.evaluate("pids"))
+    nb.run(cell)
+    assert len(set(nb.evaluate("pids")) | first) <= other  # the same workers again
+    assert f"{other} workers" in nb.run("%nbpar").stdout
+
+
+REFUSED = [
+    (
+        "%%parallel each x in xs\nif x:\n    return x\nx",
+        "`return` cannot",
+        "    3 |     return x\n      |     ^^^^^^^^",
+    ),
+    ("%%parallel each x in xs\n%time x", "%time cannot", "    2 | %time x\n      | ^^^^^^^"),
+    ("%%parallel each x in xs\nx = (", "not Python", "    2 | x = (\n      |     ^"),
+    (
+        "%%parallel -o r each x in xs -j 2\nx",
+        "options stand before `each`",
+        "    1 | %%parallel -o r each x in xs -j 2",
+    ),
+    ("%%parallel -j none each x in xs\nx", "'none' is not allowed; allowed: a whole number, 1 or more", ""),
+    ("%%parallel each x in 5\nx", "the iterable 5 is not allowed", ""),
+    (
+        "%%parallel\nout = []\nfor i, x in enumerate(xs):\n    out.append(x)",
+        "-o results each i, x in enumerate(xs)",
+        "",
+    ),
+    ("%%parallel 4\nfor x in xs: f(x)", "`4` is no form", "    1 | %%parallel 4\n      |            ^"),
+    ("r = %parallel [y := x for x in xs]", "`y := ...`", "    1 | [y := x for x in xs]\n      |  ^^^^^^"),
+    ("r = %parallel --background [x for x in xs]", "--background is for", ""),
+    ("r = %parallel --on-error return {x: x for x in xs}", "no place for an error", ""),
+    ("%nbpar what", "allowed: status, restart, shutdown, debug", ""),
+    ("%nbpar debug", "no job has failures", ""),
+    ("%nbpar debug first", "a whole number", ""),
+]
+
+
+def test_refused(nb: Kernel) -> None:
+    for cell, message, underlined in REFUSED:  # one kernel for all: none of them leaves anything behind
+        said = refused(nb, cell)
+        assert message in said
+        assert underlined in said
+
+
+def test_what_cannot_travel_is_one_line(nb: Kernel) -> None:
+    result = nb.run("gen = (x for x in xs)\nys = %parallel [gen for x in xs]", raises=True)
+    assert result.error is not None
+    assert result.error.name == "SerializationError"
+    assert "global 'gen'" in result.error.traceback
+    assert len(result.error.traceback.splitlines()) == 1
+
+
+def test_interrupt_is_one_line_and_stores_nothing(nb: Kernel) -> None:
+    nb.run("xs2 = range(100)")
+    cell = nb.start("%%parallel -o slow each x in xs2\nimport time\nprint('began', flush=True)\ntime.sleep(0.3)")
+    cell.wait_for("began")
+    nb.interrupt()
+    result = cell.wait()
+    assert result.error is not None
+    assert result.error.traceback.count("\n") == 0
+    assert "was cancelled" in result.error.traceback
+    assert nb.evaluate("'slow' in globals()") is False
+    assert nb.run("%parallel [x for x in xs]").value == "[0, 1, 2, 3, 4]"
+
+
+def test_status_restart_shutdown(nb: Kernel) -> None:
+    assert "No jobs yet." in nb.run("%nbpar").stdout
+    nb.run("%%parallel -o p1 --chunk-size 1 each x in range(20)\nimport os\nos.getpid()")
+    status = nb.run("%nbpar status").stdout
+    assert re.search(r"^ *1  each x in range\(20\)  done  +20/20 +0 +\d+\.\d\d$", status, re.MULTILINE)
+    for pid in set(nb.evaluate("p1")):
+        assert str(pid) in status
+    nb.run("%nbpar restart")
+    nb.run("%%parallel -o p2 each x in range(20)\nimport os\nos.getpid()")
+    assert not set(nb.evaluate("p1")) & set(nb.evaluate("p2"))
+    nb.run("%nbpar shutdown")
+    nb.run("%%parallel -o p3 each x in range(20)\nimport os\nos.getpid()")
+    assert not set(nb.evaluate("p2")) & set(nb.evaluate("p3"))
+
+
+def test_debug(nb: Kernel) -> None:
+    nb.run("%%parallel each x in xs\nlimit = k\nassert x != 3 or k == 11, 'three'\nx", raises=True)
+    result = nb.run("%nbpar debug", raises=True)
+    assert result.stdout == "Running item 3 = 3 of job 1 (each x in xs) again in the kernel.\n"
+    assert marked_lines(result)[-1] == "3 assert x != 3 or k == 11, 'three'"
+    post_mortem = nb.run("%debug", answers=["p x, limit", "q"])
+    assert "(3, 10)" in post_mortem.stdout
+    nb.run("k = 11")
+    again = nb.run("%nbpar debug 1 3")
+    assert "succeeded" in again.stdout
+    assert again.value == "3"
+    assert "item 0 of job 1" in refused(nb, "%nbpar debug 1 0")
+
+
+def test_what_ended_its_worker_is_not_run_in_the_kernel(nb: Kernel) -> None:
+    nb.run("%%parallel each x in xs\nimport os\nif x == 2: os._exit(3)", raises=True)
+    assert "--force 1 2" in refused(nb, "%nbpar debug")
+
+
+def test_help_and_unload(nb: Kernel) -> None:
+    assert nb.run("get_ipython().magics_manager.magics['cell']['parallel'].__doc__").value is not None
+    completed = nb.client.complete("%%parallel --ti", 15, reply=True, timeout=20)
+    assert completed["content"]["matches"] == ["--timeout"]
+    nb.run("%unload_ext nbpar")
+    nb.wait_until(lambda: not any("multiprocess" in " ".join(c.cmdline()) for c in nb.children()), what="no workers")
+    result = nb.start("%%parallel each x in xs\nx").wait()
+    assert "not found" in result.stderr
