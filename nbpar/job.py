@@ -236,7 +236,7 @@ class Job(Generic[R]):
             if not self._over.is_set():
                 self._callbacks.append(function)
                 return
-        function(self)
+        self._call_back(function)
 
     def __await__(self) -> Generator[Any, None, list[R]]:
         return self._awaited().__await__()
@@ -451,10 +451,13 @@ class Job(Generic[R]):
             self._changed.notify_all()
         self._display.finish(wait=False)
         for callback in callbacks:
-            try:
-                callback(self)
-            except Exception:  # noqa: BLE001  # a user's: it must not end the dispatcher
-                _log.exception("nbpar: a done callback of %r failed", self)
+            self._call_back(callback)
+
+    def _call_back(self, function: Callable[[Job[R]], None]) -> None:
+        try:
+            function(self)
+        except Exception:  # noqa: BLE001  # a user's: it must not end the dispatcher
+            _log.exception("nbpar: a done callback of %r failed", self)
 
 
 class _Waiting:

@@ -399,13 +399,13 @@ class Dispatcher:
         sink = record.job.sink
         cause = error.__cause__
         sink.failed(error)
-        own = type(error) is not TaskError or cause is None
+        told = None if type(error) is not TaskError else cause
         sink.apply(
             Failure(
                 index=error.index,
                 item_repr=error.item_repr,
-                error_type=type(error).__name__ if own else type(cause).__name__,
-                message=error.message if own else safe_str(cause),
+                error_type=type(told or error).__name__,
+                message=error.message if told is None else safe_str(told),
                 worker_id=error.worker_id,
                 traceback=error.remote_traceback,
             )

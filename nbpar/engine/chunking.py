@@ -13,8 +13,9 @@ TARGET_S = 0.010
 
 MAX_BYTES = 2 << 20
 MAX_TASKS = 1 << 15
-LEAST_S = 0.0002
-"""Work below which a chunk is not made smaller for the sake of an even end: its round trip would cost more."""
+SMALL_S = 0.002
+"""When less work than this is left for each worker it is dealt out evenly, one chunk each: to split it further so that the
+end is even would cost more round trips than it saves."""
 
 GROWTH = 256
 """At most this factor from one chunk to the next, since one fast task says little about the next thousand. A worker
@@ -52,6 +53,7 @@ class ChunkSizer:
         self._size = 1
         self._mean_s = mean_s
         self._bytes_per_task = 1.0
+        self._even: int | None = None
         if mean_s is not None and mean_s < SINGLE_S:
             self._size = max(1, min(int(TARGET_S / max(mean_s, 1e-9)), GROWTH * 16))
 
@@ -90,5 +92,8 @@ class ChunkSizer:
         """Tasks for the next chunk when `n_left` wait; at most half an even share, so that the end is shared."""
         if self._fixed is not None:
             return min(self._fixed, n_left)
-        least = 1 if self._mean_s is None else int(LEAST_S / max(self._mean_s, 1e-9))
-        return min(n_left, max(1, min(self._size, max(least, n_left // (2 * self._n_workers)))))
+        if self._mean_s is not None and self._mean_s * n_left < SMALL_S * self._n_workers:
+            if self._even is None:
+                self._even = min(-(-n_left // self._n_workers), MAX_TASKS)
+            return min(self._even, n_left)
+        return max(1, min(self._size, n_left // (2 * self._n_workers)))

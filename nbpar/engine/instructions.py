@@ -47,6 +47,13 @@ class Interrupt(NamedTuple):
     chunk_id: int
 
 
+class Recall(NamedTuple):
+    """Ask the worker not to begin the chunk; a task of it that runs is left alone."""
+
+    worker_id: int
+    chunk_id: int
+
+
 class Kill(NamedTuple):
     """End the worker now: ``gently`` by SIGTERM, else by SIGKILL."""
 

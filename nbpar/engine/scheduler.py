@@ -26,6 +26,7 @@ from nbpar.engine.instructions import (
     Instruction,
     Interrupt,
     Kill,
+    Recall,
     Send,
     StartWorker,
     StopWorker,
@@ -123,7 +124,7 @@ class _Held:
     done_to: int
     sent_bytes: int = 0
     interrupted: bool = False
-    parked_at_s: float | None = None  # since when it has waited behind a chunk
+    sent_at_s: float = 0.0
     recalled_at_s: float | None = None
 
 
@@ -356,8 +357,6 @@ class Scheduler:
         if final:
             worker.held.remove(held)
             worker.slow = False
-            if worker.held:
-                worker.held[0].parked_at_s = None
             if worker.n_signals == 0:
                 worker.asked_at_s = None  # the next chunk's own time starts when its turn has come
             if job is not None and done_to < chunk.stop:
@@ -394,8 +393,9 @@ class Scheduler:
         self._escalate(now_s)
         self._check_timeouts(now_s, running)
         self._keep_workers(now_s)
+        self._take_back(now_s, running)
         self._hand_out(now_s)
-        self._recall(now_s, running)
+        self._recall(now_s)
         self._end_jobs(now_s)
         instructions, self._pending = self._pending, []
         return instructions
@@ -469,7 +469,7 @@ class Scheduler:
                 if worker.state != "ready" or worker.stale or len(worker.held) != depth or (depth and worker.slow):
                     continue
                 if (chunk := self._next_chunk(worker, depth)) is not None:
-                    worker.held.append(_Held(chunk, chunk.start, parked_at_s=now_s if depth else None))
+                    worker.held.append(_Held(chunk, chunk.start, sent_at_s=now_s))
                     self._pending.append(Send(worker_id, chunk))
 
     @property
@@ -479,26 +479,32 @@ class Scheduler:
             len(worker.held) > 1 and worker.held[1].recalled_at_s is not None for worker in self._workers
         )
 
-    def _recall(self, now_s: float, running: Mapping[int, Running]) -> None:
-        """Take chunks back that wait behind a long task while a worker has nothing to do."""
+    def _recall(self, now_s: float) -> None:
+        """Ask for chunks back that wait behind a long task while a worker has nothing to do."""
         if not any(worker.state == "ready" and not worker.stale and not worker.held for worker in self._workers):
             return
         for worker_id, worker in enumerate(self._workers):
             if len(worker.held) < 2 or worker.held[1].interrupted:
                 continue
+            parked = worker.held[1]
+            if parked.recalled_at_s is None and now_s - parked.sent_at_s >= RECALL_AFTER_S:
+                parked.recalled_at_s = now_s
+                self._pending.append(Recall(worker_id, parked.chunk.chunk_id))
+
+    def _take_back(self, now_s: float, running: Mapping[int, Running]) -> None:
+        for worker_id, worker in enumerate(self._workers):
+            if len(worker.held) < 2 or worker.held[1].interrupted:
+                continue
             head, parked = worker.held
-            if parked.recalled_at_s is None:
-                if parked.parked_at_s is not None and now_s - parked.parked_at_s >= RECALL_AFTER_S:
-                    parked.recalled_at_s = now_s
-                    self._pending.append(Recall(worker_id, parked.chunk.chunk_id))
-            elif now_s - parked.recalled_at_s >= RECALL_AFTER_S:
-                seen = running.get(worker_id)
-                job = self._jobs.get(parked.chunk.job_id)
-                if seen is not None and seen.chunk_id == head.chunk.chunk_id and job is not None:
-                    worker.held.pop()
-                    worker.slow = True
-                    job.n_in_flight -= len(parked.chunk)
-                    job.put_back(parked.chunk.start, parked.chunk.stop, parked.chunk.attempt)
+            if parked.recalled_at_s is None or now_s - parked.recalled_at_s < RECALL_AFTER_S:
+                continue
+            seen, job = running.get(worker_id), self._jobs.get(parked.chunk.job_id)
+            begun = seen is None or seen.chunk_id != head.chunk.chunk_id
+            if job is not None and not begun:
+                worker.held.pop()
+                worker.slow = True
+                job.n_in_flight -= len(parked.chunk)
+                job.put_back(parked.chunk.start, parked.chunk.stop, parked.chunk.attempt)
 
     def _next_chunk(self, worker: _Worker, depth: int) -> Chunk | None:
         allowance = None if self._tasks_per_worker is None else self._tasks_per_worker - worker.n_tasks

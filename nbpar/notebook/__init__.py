@@ -38,7 +38,7 @@ def load_ipython_extension(ip: InteractiveShell) -> None:
     ip.register_magics(NbparMagics)
     add_completer(ip)
     default_pool().warm()
-    # The first dashboard would load them, in the middle of its job, and hold the dispatcher up. The thread ends by itself.
+    # The first dashboard would load them, in the middle of its job, and hold the dispatcher up. The thread ends alone.
     threading.Thread(target=_load_widgets, name="nbpar-imports", daemon=True).start()
 
 

@@ -152,6 +152,34 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
             continue
         written = node.target if isinstance(node, ast.comprehension) else node
         raise Refused(f"{reason}.", place_of(written, source.text))
+    targets = {
+        node.id
+        for generator in comprehension.generators
+        for node in ast.walk(generator.target)
+        if isinstance(node, ast.Name)
+    }
+    for made in _lambdas(comprehension):
+        used = sorted(targets & {node.id for node in ast.walk(made.body) if isinstance(node, ast.Name)})
+        if used:
+            name = used[0]
+            reason = f"functions that a comprehension makes all see the last `{name}`; tasks have one each"
+            raise Refused(f"{reason}. Write `lambda {name}={name}: ...`.", place_of(made, source.text))
+
+
+def _lambdas(comprehension: _Comprehension) -> Iterator[ast.Lambda]:
+    """Functions that are elements, or parts of them, and whose arguments do not hide the names around."""
+    is_dict = isinstance(comprehension, ast.DictComp)
+    waiting: list[ast.expr] = [comprehension.value] if is_dict else [comprehension.elt]
+    while waiting:
+        element = waiting.pop()
+        if isinstance(element, ast.Tuple | ast.List | ast.Set):
+            waiting.extend(element.elts)
+        elif isinstance(element, ast.Dict):
+            waiting.extend(element.values)
+        elif isinstance(element, ast.Lambda):
+            hidden = {argument.arg for argument in ast.walk(element.args) if isinstance(argument, ast.arg)}
+            if not hidden & {node.id for node in ast.walk(element.body) if isinstance(node, ast.Name)}:
+                yield element
 
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:

@@ -64,8 +64,9 @@ class NbparMagics(Magics):
         words, at = split_options(line)
         options = parse(self, "parallel", words)
         if cell is None:
-            source, column = self._source_of_line(line[at:])
-            return _reported(source, lambda: self._comprehension(source, column, options, local_ns or {}))
+            source, column, is_silent = self._source_of_line(line[at:])
+            value = _reported(source, lambda: self._comprehension(source, column, options, local_ns or {}))
+            return None if is_silent else value
         source = self._source_of_cell(line, cell)
         return _reported(source, lambda: self._each(source, line[at:], options))
 
@@ -196,14 +197,17 @@ class NbparMagics(Magics):
             filename = compiler.cache(text, self._cell_number(frame), raw_code=written)
         return Source(text, written, filename, self._label(filename), compiler.flags)
 
-    def _source_of_line(self, expression: str) -> tuple[Source, int]:
-        """The expression as a text, and its column in the line of the file where it stands."""
+    def _source_of_line(self, expression: str) -> tuple[Source, int, bool]:
+        """The expression as a text, its column in the line of the file, and whether a semicolon hides its value."""
         frame = _frame_of_user()
         filename, number = frame.f_code.co_filename, frame.f_lineno
         written = linecache.getline(filename, number)
         stripped = expression.rstrip().removesuffix(";")
         column = max(written.find(stripped), 0)
-        return Source(stripped, "", filename, self._label(filename), self._shell.compile.flags, number), column
+        # Behind `ys = %parallel ...` a semicolon hides nothing, and the value is asked for.
+        is_silent = expression.rstrip().endswith(";") and written.lstrip().startswith("get_ipython()")
+        source = Source(stripped, "", filename, self._label(filename), self._shell.compile.flags, number)
+        return source, column, is_silent
 
     def _cell_number(self, frame: FrameType | None) -> int:
         """Number of the cell that runs; the shell's own count is ahead of it since IPython 9."""

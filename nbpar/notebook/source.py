@@ -130,7 +130,7 @@ class Source:
         if place is None or not 1 <= place.line <= len(lines):
             return refused.reason
         line = lines[place.line - 1]
-        written = self.written.split("\n")[place.line - 1 :][:1]
+        written = self.written.split("\n")[place.line - 1 :][:1] if self.written else []
         if written and written != [line]:
             line = written[0]
             place = Place(place.line, len(line) - len(line.lstrip()), place.line, len(line))

@@ -73,6 +73,7 @@ def run_chunk(
     slot = context.slot
     if slot.drops(chunk_id):
         report(Report(start, final=True))
+        slot.end_chunk()
         return
     slot.begin_chunk(chunk_id)
     begin_s = perf_counter()

@@ -263,7 +263,7 @@ def test_task_stops_when_its_future_is_cancelled(pool: Pool, gate: Gate) -> None
     futures = [pool.submit(gate, i) for i in range(10)]
     until(lambda: gate.n_begun == 2)
     for _ in range(2):
-        assert all(future.cancel() for future in futures)
+        assert all(future.cancel() for future in reversed(futures))
     assert all(future.cancelled() for future in futures)
     with pytest.raises(CancelledError):
         futures[0].result()

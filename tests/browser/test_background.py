@@ -25,7 +25,7 @@ def test_card_and_prints_stay_under_their_cell_when_other_cells_run(
     talk = "def talk(x):\n    print(f'hello {x}')\n    return gated(x)"
     begin = "job = nbpar.map_async(talk, range(4), chunk_size=1, name='four')"
     notebook = open_notebook([f"{gates.setup}\n{talk}", begin, OTHER, "print(job.result())"], app=app)
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run(1)  # it ends although no task can
     card = Card(notebook, 1)
     expect(card.tasks).to_have_text("0 of 4 tasks")
@@ -48,7 +48,7 @@ def test_card_and_prints_stay_under_their_cell_when_other_cells_run(
 
 def test_job_ends_when_cancel_is_clicked_while_the_kernel_is_idle(open_notebook: OpenNotebook, gates: Gates) -> None:
     notebook = open_notebook([gates.setup, FOUR, LAST_JOB, "print(nbpar.map(gated, range(2)))"])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run(1)
     gates.open(0)
     card = Card(notebook, 1)
@@ -65,7 +65,7 @@ def test_other_cell_is_not_interrupted_when_cancel_is_clicked_while_it_runs(
     open_notebook: OpenNotebook, gates: Gates
 ) -> None:
     notebook = open_notebook([gates.setup, FOUR, OTHER, LAST_JOB])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run(1)
     card = Card(notebook, 1)
     expect(card.tasks).to_have_text("0 of 4 tasks")
@@ -85,7 +85,7 @@ def test_results_are_kept_when_the_page_is_closed_while_a_map_blocks(
 ) -> None:
     blocking = "results = nbpar.map(gated, range(4), chunk_size=1)"
     notebook = open_notebook([gates.setup, blocking, f"{LAST_JOB}\nprint(results)"])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run_cell(1)
     gates.open(0)
     expect(Card(notebook, 1).tasks).to_have_text("1 of 4 tasks")
@@ -100,7 +100,7 @@ def test_card_goes_on_when_the_page_is_closed_and_opened_again(
     open_notebook: OpenNotebook, reopen_notebook: OpenNotebook, gates: Gates
 ) -> None:
     notebook = open_notebook([gates.setup, FOUR, LAST_JOB])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run(1)
     gates.open(0)
     expect(Card(notebook, 1).tasks).to_have_text("1 of 4 tasks")

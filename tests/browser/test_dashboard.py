@@ -19,7 +19,7 @@ LAST_JOB = "print(nbpar.jobs()[-1].status, nbpar.jobs()[-1].results)"
 @pytest.mark.parametrize("app", ["lab", "notebook"])
 def test_card_shows_workers_and_moves_when_a_map_blocks(open_notebook: OpenNotebook, gates: Gates, app: App) -> None:
     notebook = open_notebook([gates.setup, EIGHT, "print(results)"], app=app)
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run_cell(1)
     card = Card(notebook, 1)
     expect(card.tasks).to_have_text("0 of 8 tasks")
@@ -45,7 +45,7 @@ def test_picture_is_kept_when_the_notebook_is_saved_and_reopened(
     server: Server, open_notebook: OpenNotebook, reopen_notebook: OpenNotebook, gates: Gates
 ) -> None:
     notebook = open_notebook([gates.setup, EIGHT])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run_cell(1)
     expect(Card(notebook, 1).tasks).to_have_text("0 of 8 tasks")
     gates.open(*range(8))
@@ -116,7 +116,7 @@ def test_failures_stay_text_when_reprs_are_hostile(open_notebook: OpenNotebook, 
         dialog.dismiss()
 
     notebook.page.on("dialog", refuse)
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run_cell(1)
     card = Card(notebook, 1)
     item = HOSTILE.format(1)
@@ -135,7 +135,7 @@ def test_failures_stay_text_when_reprs_are_hostile(open_notebook: OpenNotebook, 
 def test_nothing_is_drawn_when_a_map_is_short(open_notebook: OpenNotebook) -> None:
     warm = "import nbpar\nnbpar.configure(n_workers=2)\nresults = nbpar.map(abs, range(9), progress=False)"
     notebook = open_notebook([warm, "results = nbpar.map(abs, range(9))\nprint(nbpar.jobs()[-1].snapshot().elapsed_s)"])
-    notebook.run(0)
+    assert notebook.run(0) == ""
     for _ in range(20):  # on a busy machine the shortest map may take long
         elapsed_s = float(notebook.run(1).split()[-1])
         if elapsed_s < 0.2:
@@ -166,7 +166,7 @@ def _is_trusted(notebook: Notebook, index: int) -> bool:
 
 def _begin_eight(notebook: Notebook, gates: Gates) -> Card:
     """Run the first two cells until two of the eight tasks have ended and two more run."""
-    notebook.run(0)
+    assert notebook.run(0) == ""
     notebook.run_cell(1)
     gates.open(0, 1)
     card = Card(notebook, 1)

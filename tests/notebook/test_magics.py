@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.notebook.kernels import Kernel, Result
+from tests.notebook.kernels import Kernel, Result, ipykernels, start_kernel
+
+
+_SETUP = "%load_ext nbpar\nxs = list(range(5))\nk = 10\ndef f(v):\n    return v + k"
 
 
 @pytest.fixture
-def nb(kernel: Kernel) -> Kernel:
-    kernel.run("%load_ext nbpar\nxs = list(range(5))\nk = 10\ndef f(v):\n    return v + k")
+def each_nb(kernel: Kernel) -> Kernel:
+    """In each version of ipykernel: for what is shown and how cells are named."""
+    kernel.run(_SETUP)
     return kernel
+
+
+@pytest.fixture
+def nb(tmp_path: Path) -> Iterator[Kernel]:
+    """In one version: for what has nothing to do with it."""
+    with start_kernel(tmp_path, pythonpath=next(iter(ipykernels().values()))) as kernel:
+        kernel.run(_SETUP)
+        yield kernel
 
 
 def refused(kernel: Kernel, code: str) -> str:
@@ -39,14 +53,14 @@ def test_each_form(nb: Kernel) -> None:
     assert nb.evaluate("[n for n in ('y', 'x', 'i', 'a', 'b', 'math') if n in globals()]") == []
 
 
-def test_what_is_shown(nb: Kernel) -> None:
-    assert nb.run("%%parallel each x in xs\nx;").value is None
-    assert nb.run("%%parallel each x in xs\ny = x").value is None
-    printed = nb.run("%%parallel each x in xs\nprint('item', x)")
+def test_what_is_shown(each_nb: Kernel) -> None:
+    assert each_nb.run("%%parallel each x in xs\nx;").value is None
+    assert each_nb.run("%%parallel each x in xs\ny = x").value is None
+    printed = each_nb.run("%%parallel each x in xs\nprint('item', x)")
     assert printed.value is None
     assert "item 4" in printed.stdout
-    assert nb.run("%parallel [x for x in xs];").value is None
-    assert nb.run("ys = %parallel [x for x in xs];\nys").value == "[0, 1, 2, 3, 4]"
+    assert each_nb.run("%parallel [x for x in xs];").value is None
+    assert each_nb.run("ys = %parallel [x for x in xs];\nys").value == "[0, 1, 2, 3, 4]"
 
 
 def test_background(nb: Kernel) -> None:
@@ -66,9 +80,9 @@ def test_shell_commands_and_lines(nb: Kernel) -> None:
     assert nb.run("%%parallel each x in xs[:2]\nr = !echo {x + 1}\nr[0]").value == "['1', '2']"
 
 
-def test_traceback_of_a_cell(nb: Kernel) -> None:
-    nb.run("def other():\n    pass")
-    result = nb.run("%%parallel -o bad each x in xs\nz = x - 3\n\nw = 1 / z\nw", raises=True)
+def test_traceback_of_a_cell(each_nb: Kernel) -> None:
+    each_nb.run("def other():\n    pass")
+    result = each_nb.run("%%parallel -o bad each x in xs\nz = x - 3\n\nw = 1 / z\nw", raises=True)
     assert result.error is not None
     assert result.error.name == "ZeroDivisionError"
     assert marked_lines(result)[-1] == "4 w = 1 / z"
@@ -76,7 +90,7 @@ def test_traceback_of_a_cell(nb: Kernel) -> None:
     assert re.findall(r"^Cell In\[(\d+)\], line (\d+)", result.error.traceback, re.MULTILINE)[-1] == (str(number), "4")
     assert "run_cell_magic" not in result.error.traceback
     assert "nbpar/" not in result.error.traceback
-    assert nb.evaluate("'bad' in globals()") is False
+    assert each_nb.evaluate("'bad' in globals()") is False
 
 
 def test_traceback_of_the_iterable(nb: Kernel) -> None:
@@ -85,8 +99,8 @@ def test_traceback_of_the_iterable(nb: Kernel) -> None:
     assert "NameError: name 'missing' is not defined" in str(result.error)
 
 
-def test_traceback_of_a_line(nb: Kernel) -> None:
-    result = nb.run("a = 1\nb = 2\nys = %parallel [1 // (x - 2) for x in xs]\nc = 3", raises=True)
+def test_traceback_of_a_line(each_nb: Kernel) -> None:
+    result = each_nb.run("a = 1\nb = 2\nys = %parallel [1 // (x - 2) for x in xs]\nc = 3", raises=True)
     assert marked_lines(result)[-1].startswith("3 ys = ")
     assert "nbpar/" not in str(result.error)
 
@@ -164,17 +178,17 @@ def test_what_cannot_travel_is_one_line(nb: Kernel) -> None:
     assert len(result.error.traceback.splitlines()) == 1
 
 
-def test_interrupt_is_one_line_and_stores_nothing(nb: Kernel) -> None:
-    nb.run("xs2 = range(100)")
-    cell = nb.start("%%parallel -o slow each x in xs2\nimport time\nprint('began', flush=True)\ntime.sleep(0.3)")
+def test_interrupt_is_one_line_and_stores_nothing(each_nb: Kernel) -> None:
+    each_nb.run("xs2 = range(100)")
+    cell = each_nb.start("%%parallel -o slow each x in xs2\nimport time\nprint('began', flush=True)\ntime.sleep(0.3)")
     cell.wait_for("began")
-    nb.interrupt()
+    each_nb.interrupt()
     result = cell.wait()
     assert result.error is not None
     assert result.error.traceback.count("\n") == 0
     assert "was cancelled" in result.error.traceback
-    assert nb.evaluate("'slow' in globals()") is False
-    assert nb.run("%parallel [x for x in xs]").value == "[0, 1, 2, 3, 4]"
+    assert each_nb.evaluate("'slow' in globals()") is False
+    assert each_nb.run("%parallel [x for x in xs]").value == "[0, 1, 2, 3, 4]"
 
 
 def test_status_restart_shutdown(nb: Kernel) -> None:
@@ -192,18 +206,18 @@ def test_status_restart_shutdown(nb: Kernel) -> None:
     assert not set(nb.evaluate("p2")) & set(nb.evaluate("p3"))
 
 
-def test_debug(nb: Kernel) -> None:
-    nb.run("%%parallel each x in xs\nlimit = k\nassert x != 3 or k == 11, 'three'\nx", raises=True)
-    result = nb.run("%nbpar debug", raises=True)
+def test_debug(each_nb: Kernel) -> None:
+    each_nb.run("%%parallel each x in xs\nlimit = k\nassert x != 3 or k == 11, 'three'\nx", raises=True)
+    result = each_nb.run("%nbpar debug", raises=True)
     assert result.stdout == "Running item 3 = 3 of job 1 (each x in xs) again in the kernel.\n"
     assert marked_lines(result)[-1] == "3 assert x != 3 or k == 11, 'three'"
-    post_mortem = nb.run("%debug", answers=["p x, limit", "q"])
+    post_mortem = each_nb.run("%debug", answers=["p x, limit", "q"])
     assert "(3, 10)" in post_mortem.stdout
-    nb.run("k = 11")
-    again = nb.run("%nbpar debug 1 3")
+    each_nb.run("k = 11")
+    again = each_nb.run("%nbpar debug 1 3")
     assert "succeeded" in again.stdout
     assert again.value == "3"
-    assert "item 0 of job 1" in refused(nb, "%nbpar debug 1 0")
+    assert "item 0 of job 1" in refused(each_nb, "%nbpar debug 1 0")
 
 
 def test_what_ended_its_worker_is_not_run_in_the_kernel(nb: Kernel) -> None:
@@ -212,10 +226,13 @@ def test_what_ended_its_worker_is_not_run_in_the_kernel(nb: Kernel) -> None:
 
 
 def test_help_and_unload(nb: Kernel) -> None:
-    assert nb.run("get_ipython().magics_manager.magics['cell']['parallel'].__doc__").value is not None
+    assert nb.evaluate("'--on-error WHAT' in get_ipython().magics_manager.magics['cell']['parallel'].__doc__")
+    nb.run("%parallel [x for x in xs]")
     completed = nb.client.complete("%%parallel --ti", 15, reply=True, timeout=20)
     assert completed["content"]["matches"] == ["--timeout"]
+    pids = set(nb.evaluate("list(__import__('nbpar').default_pool().pids().values())"))
+    assert pids <= {child.pid for child in nb.children()}
     nb.run("%unload_ext nbpar")
-    nb.wait_until(lambda: not any("multiprocess" in " ".join(c.cmdline()) for c in nb.children()), what="no workers")
+    nb.wait_until(lambda: not pids & {child.pid for child in nb.children()}, what="the end of the workers")
     result = nb.start("%%parallel each x in xs\nx").wait()
     assert "not found" in result.stderr

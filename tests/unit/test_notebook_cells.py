@@ -105,7 +105,7 @@ BODIES = [
     "while True:\n    y = x\n    break\ny",
     "n = 0\ndef up():\n    nonlocal n\n    n += 1\nup(); up()\nn",
     "def gen():\n    yield x\nlist(gen())",
-    "async def other():\n    yield x\nasync def co():\n    return [y async for y in other()]\n__import__('asyncio').run(co())",
+    "import asyncio\nasync def co():\n    return [y async for y in g()]\nasync def g():\n  yield x\nasyncio.run(co())",
     "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    error = str(error)\nerror if False else x",
     "match (x, 1):\n    case (a, 1) as whole:\n        b = a\nwhole, b",
     "if (m := x * 2) > 2:\n    r = m\nelse:\n    r = -m\nr",

@@ -17,6 +17,7 @@ from nbpar.engine.instructions import (
     Instruction,
     Interrupt,
     Kill,
+    Recall,
     Send,
     StartWorker,
     StopWorker,
@@ -25,6 +26,7 @@ from nbpar.engine.scheduler import (
     EXIT_WAIT_S,
     KILL_AFTER_S,
     MAX_START_FAILURES,
+    RECALL_AFTER_S,
     STOP_WAIT_S,
     TERMINATE_AFTER_S,
     JobPlan,
@@ -41,6 +43,7 @@ class FakeChunk:
     at: int  # the next task to run
     told: int  # reported up to here
     dropped: bool = False
+    recalled: bool = False
 
 
 @dataclass
@@ -123,6 +126,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 for one in self.workers[worker_id].inbox:
                     if one.chunk.chunk_id == chunk_id:
                         one.dropped = True
+            case Recall(worker_id, chunk_id):
+                for one in self.workers[worker_id].inbox:
+                    if one.chunk.chunk_id == chunk_id:
+                        one.recalled = True
             case Kill(worker_id, gently):
                 worker = self.workers[worker_id]
                 assert worker.state in ("ready", "stopping"), "nobody there to kill"
@@ -280,7 +287,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not self.take_up(worker) or worker.running is not None:
             return
         one = worker.inbox[0]
-        if one.dropped or one.at == one.chunk.stop:
+        if one.dropped or one.recalled or one.at == one.chunk.stop:
             self.report(worker_id, final=True)
         else:
             worker.running, worker.since_s = one.at, self.now_s
@@ -297,7 +304,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.report(worker_id, final=True)
             return
         one.at += 1
-        final = one.at == one.chunk.stop or given_back
+        final = one.at == one.chunk.stop or given_back or one.recalled
         if told or failed or final:
             self.report(worker_id, final=final, failed=failed)
 
@@ -346,8 +353,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def workers_hold_at_most_two_chunks(self) -> None:
         for worker_id, worker in enumerate(self.workers):
+            held = list(self.scheduler.held_chunks(worker_id))
             assert len(worker.inbox) <= 2
-            assert [one.chunk for one in worker.inbox] == list(self.scheduler.held_chunks(worker_id))
+            taken_back = [one for one in worker.inbox if one.chunk not in held]
+            assert all(one.recalled and one.at == one.chunk.start for one in taken_back)
+            assert not (taken_back and worker.inbox[0] in taken_back and worker.running is not None)
+            assert [one.chunk for one in worker.inbox if one not in taken_back] == held
 
     @invariant()
     def workers_are_replaced_in_time(self) -> None:
@@ -359,7 +370,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def in_flight_is_bounded(self) -> None:
         for job_id, job in self.jobs.items():
-            mine = [one for worker in self.workers for one in worker.inbox if one.chunk.job_id == job_id]
+            mine = [
+                one
+                for worker_id, worker in enumerate(self.workers)
+                for one in worker.inbox
+                if one.chunk.job_id == job_id and one.chunk in self.scheduler.held_chunks(worker_id)
+            ]
             n_in_flight = sum(one.chunk.stop - one.told for one in mine)
             if job.max_in_flight is not None:
                 assert n_in_flight <= job.max_in_flight
@@ -523,6 +539,40 @@ def test_worker_is_killed_when_its_exit_hangs() -> None:
     assert scheduler.next_look_s(1.0) is not None
     scheduler.decide(1.1, {})
     assert scheduler.decide(1.1 + EXIT_WAIT_S, {}) == [Kill(0)]
+
+
+def test_chunk_goes_elsewhere_when_it_waits_behind_a_long_task() -> None:
+    scheduler = ready_scheduler(2)
+    quick_job(scheduler, 1)
+    held = {worker_id: list(scheduler.held_chunks(worker_id)) for worker_id in (0, 1)}
+    scheduler.pause(1, paused=True)
+    for chunk in held[1]:
+        scheduler.tasks_ended(1, chunk.chunk_id, done_to=chunk.stop, final=True, work_s=1e-5)
+    head, parked = held[0]
+    board = {0: Running(head.chunk_id, head.start, 1.0)}
+    assert scheduler.decide(1.01, board) == []
+    assert scheduler.next_look_s(1.01) == RECALL_AFTER_S
+    (recall,) = scheduler.decide(1.1, board)
+    assert recall == Recall(0, parked.chunk_id)
+    assert isinstance(recall, Recall)
+    scheduler.pause(1, paused=False)
+    moved = sends(scheduler.decide(1.2, board))
+    assert {send.worker_id for send in moved} == {1}
+    assert moved[0].chunk.start == parked.start
+    assert scheduler.tasks_ended(0, parked.chunk_id, done_to=parked.start, final=True, work_s=0.0) is None
+
+
+def test_chunk_stays_when_the_worker_took_it_up_just_before_it_was_asked_back() -> None:
+    scheduler = ready_scheduler(2)
+    quick_job(scheduler, 1)
+    held = {worker_id: list(scheduler.held_chunks(worker_id)) for worker_id in (0, 1)}
+    scheduler.pause(1, paused=True)
+    for chunk in held[1]:
+        scheduler.tasks_ended(1, chunk.chunk_id, done_to=chunk.stop, final=True, work_s=1e-5)
+    _, parked = held[0]
+    assert len(scheduler.decide(1.1, {})) == 1
+    assert scheduler.decide(1.2, {0: Running(parked.chunk_id, parked.start, 1.1)}) == []
+    assert parked in scheduler.held_chunks(0)
 
 
 def test_task_is_not_blamed_when_the_timeout_was_another_ones() -> None:
