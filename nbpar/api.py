@@ -349,6 +349,7 @@ def imap(
     >>> square
     25
     """
+    __tracebackhide__ = True
     return default_pool().imap(
         function,
         *iterables,
@@ -394,6 +395,7 @@ def map_async(
     >>> job.result()
     [1, 2]
     """
+    __tracebackhide__ = True
     return default_pool().map_async(
         function,
         *iterables,
@@ -423,6 +425,7 @@ def submit(function: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFutu
     >>> nbpar.submit(int, "ff", base=16).result()
     255
     """
+    __tracebackhide__ = True
     return default_pool().submit(function, *args, **kwargs)
 
 

@@ -230,6 +230,7 @@ class WorkerPool:
             name=name,
             max_in_flight=max_in_flight,
         )
+        __tracebackhide__ = True
         if not isinstance(ordered, bool):
             raise OptionsError("ordered", ordered, "True or False")
         items = iter(_zipped(function, iterables))
@@ -273,6 +274,7 @@ class WorkerPool:
             name=name,
             max_in_flight=max_in_flight,
         )
+        __tracebackhide__ = True
         job: Job[R] = self._start(function, iterables, options)
         if not job.done():
             job.show_now()
@@ -280,6 +282,7 @@ class WorkerPool:
 
     def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFuture[R]:
         """Call ``function(*args, **kwargs)`` in a worker; see :func:`nbpar.submit`."""
+        __tracebackhide__ = True
         _check_function(function)
         self._check_open()
         job_id = next(_job_ids)
@@ -345,11 +348,10 @@ class WorkerPool:
         *,
         star: bool = False,
     ) -> Job[R]:
+        __tracebackhide__ = True
         items = _zipped(function, iterables)
         listed: Any = items if _is_sliceable(items) else list(items)
-        return self._begin(
-            function, Listed(listed), len(listed), options, star=star or len(iterables) > 1
-        )
+        return self._begin(function, Listed(listed), len(listed), options, star=star or len(iterables) > 1)
 
     def _begin(
         self,
@@ -360,6 +362,7 @@ class WorkerPool:
         *,
         star: bool,
     ) -> Job[R]:
+        __tracebackhide__ = True
         _check_function(function)
         self._check_open()
         job_id = next(_job_ids)

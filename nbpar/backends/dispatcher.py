@@ -125,6 +125,7 @@ class Dispatcher:
 
     def submit(self, job: JobSpec) -> None:
         """Begin a job."""
+        __tracebackhide__ = True
         record = _Record(job, self._workers.prepare(job))
         self._post(lambda: self._add(record))
 
@@ -225,12 +226,14 @@ class Dispatcher:
         """Whether the pool is to end and nothing is waited for: no job, and no `worker_exit`."""
         if not self._closing or self._jobs or self._commands:
             return False
-        self._scheduler.retire()
         return not (self._has_exit_hook and self._scheduler.has_workers)
 
     def _turn(self) -> None:
         while self._commands:
             self._commands.popleft()()
+        retired = self._closing and not self._jobs
+        if retired:
+            self._scheduler.retire()
         now_s = time.perf_counter()
         seen = {}
         if self._scheduler.needs_board:
@@ -242,7 +245,8 @@ class Dispatcher:
         if self._scheduler.start_failed:
             self._fail_everything(WorkerStartError(f"workers cannot be started: {self._start_error}"))
             self._scheduler.give_up_starting()
-        timeout_s = 0.0 if self._commands or self._is_over() else self._scheduler.next_look_s(now_s)
+        again = self._commands or self._is_over() or (self._closing and not self._jobs and not retired)
+        timeout_s = 0.0 if again else self._scheduler.next_look_s(now_s)
         for event in self._workers.poll(timeout_s):
             self._handle(event)
 

@@ -103,6 +103,7 @@ class ProcessWorkers:
 
     def prepare(self, job: JobSpec) -> PreparedJob:
         """Pickle the function of a job, afresh for each job: what changed in the notebook since is always seen."""
+        __tracebackhide__ = True
         return prepare_job(self._codec, job)
 
     def wake(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -215,7 +216,10 @@ class SerialBackend:
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """End; whatever ran has ended."""
         if self._began and not self._closed and self._options.worker_exit is not None:
-            self._options.worker_exit()
+            try:
+                self._options.worker_exit()
+            except Exception as error:  # noqa: BLE001  # nobody waits for it: it is printed, as workers do
+                print(f"worker_exit failed: {error!r}", file=sys.stderr)
         self._closed = True
         for run in list(self._runs.values()):
             self._end(run, "cancelled")

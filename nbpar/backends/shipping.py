@@ -57,10 +57,11 @@ def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
     SerializationError
         When the function cannot travel; it names the object and the path to it.
     """
+    __tracebackhide__ = True
     try:
         function = codec.encode_function(job.function)
     except CannotPickle as error:
-        raise SerializationError(f"the function cannot be sent to the workers: {error}") from error
+        raise SerializationError(f"the function cannot be sent to the workers: {error}") from None
     digest = hashlib.blake2b(function.payload, digest_size=16)
     for buffer in function.buffers:
         digest.update(buffer)

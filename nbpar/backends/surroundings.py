@@ -9,7 +9,6 @@ from __future__ import annotations
 import linecache
 import logging
 import os
-import pickle
 import sys
 import sysconfig
 import types
@@ -60,19 +59,15 @@ def _logging_settings() -> dict[str, Any]:
     }
 
 
-def _warning_filters() -> list[Any]:
-    """The filters whose categories a worker can import."""
-    filters = [one for one in warnings.filters if _is_importable(one[2])]
-    try:
-        pickle.dumps(filters)
-    except Exception:  # noqa: BLE001  # an exotic filter: the worker's own are good enough
-        return []
+def _warning_filters() -> list[tuple[Any, ...]]:
+    """The filters in force, each with the module and name of its category: nothing is imported in a worker for them."""
+    filters = []
+    for action, message, category, module, line in warnings.filters:
+        name = (getattr(category, "__module__", ""), getattr(category, "__qualname__", ""))
+        patterns = [getattr(pattern, "pattern", pattern) for pattern in (message, module)]
+        if all(pattern is None or isinstance(pattern, str) for pattern in patterns):
+            filters.append((action, patterns[0], name, patterns[1], line))
     return filters
-
-
-def _is_importable(category: Any) -> bool:
-    module = sys.modules.get(getattr(category, "__module__", ""))
-    return module is not sys.modules["__main__"] and getattr(module, category.__qualname__, None) is category
 
 
 def _cell_sources(function: Callable[..., Any]) -> dict[str, str]:
@@ -98,6 +93,7 @@ class ModuleWatch:
         self._foreign = tuple(path + os.sep for path in known)
         self._modules: dict[str, str] = {}  # name: file, of the user's modules
         self._n_loaded = -1
+        self._examined: set[str] = set()
         self._seen: dict[str, tuple[object, int, int]] = {}
 
     def changed(self) -> list[str]:
@@ -120,8 +116,9 @@ class ModuleWatch:
 
     def _find(self) -> None:
         for name, module in list(sys.modules.items()):
-            if name in self._modules or name in ("__main__", "__mp_main__"):
+            if name in self._examined or name in ("__main__", "__mp_main__"):
                 continue
+            self._examined.add(name)
             file = getattr(module, "__file__", None)
             if isinstance(file, str) and file.endswith(".py") and not self._is_foreign(file):
                 self._modules[name] = file

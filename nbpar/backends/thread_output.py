@@ -12,22 +12,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["route_prints"]
+__all__ = ["renew_routes", "route_prints"]
+
+
+Outlet = Callable[[str, bool, int | None], None]
 
 
 class _Unfinished(threading.local):
-    """The outlet of a thread, None where it is no worker thread, and its unfinished lines."""
+    """The outlet of a thread, None where it is no worker thread, and its unfinished lines with the task of each."""
 
-    outlet: Callable[[str, bool], None] | None = None
+    outlet: Outlet | None = None
+    running: Callable[[], int | None]
 
     def __init__(self) -> None:
-        self.lines = {False: "", True: ""}
+        self.lines: dict[bool, tuple[int | None, str]] = {False: (None, ""), True: (None, "")}
 
 
 _mine = _Unfinished()
 _lock = threading.Lock()  # guards the routers' coming and going
 _n_users = 0
-_routers: list[_Router] = []
 
 
 class _Router:
@@ -41,10 +44,14 @@ class _Router:
         outlet = _mine.outlet
         if outlet is None:
             return self.before.write(text)
-        whole, newline, rest = (_mine.lines[self.is_stderr] + text).rpartition("\n")
-        _mine.lines[self.is_stderr] = rest
+        index, (owner, begun) = _mine.running(), _mine.lines[self.is_stderr]
+        if begun and owner != index:
+            outlet(begun, self.is_stderr, owner)
+            begun = ""
+        whole, newline, rest = (begun + text).rpartition("\n")
+        _mine.lines[self.is_stderr] = index, rest
         if newline:
-            outlet(whole, self.is_stderr)
+            outlet(whole, self.is_stderr, index)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -60,8 +67,13 @@ class _Router:
 
 
 @contextmanager
-def route_prints(outlet: Callable[[str, bool], None]) -> Iterator[Callable[[], None]]:
-    """Send what this thread prints to ``outlet(text, is_stderr)``, whole lines at a time.
+def route_prints(outlet: Outlet, running: Callable[[], int | None]) -> Iterator[Callable[[], None]]:
+    """Send what this thread prints to ``outlet(text, is_stderr, index)``, whole lines at a time.
+
+    Parameters
+    ----------
+    running : callable
+        Gives the index of the task that runs now in this thread.
 
     Yields
     ------
@@ -69,7 +81,7 @@ def route_prints(outlet: Callable[[str, bool], None]) -> Iterator[Callable[[], N
         Sends a line that has no end yet; called when a task has ended.
     """
     _come()
-    _mine.outlet = outlet
+    _mine.outlet, _mine.running = outlet, running
     try:
         yield _finish
     finally:
@@ -80,19 +92,31 @@ def route_prints(outlet: Callable[[str, bool], None]) -> Iterator[Callable[[], N
 
 def _finish() -> None:
     outlet = _mine.outlet
-    for is_stderr, rest in _mine.lines.items():
+    for is_stderr, (owner, rest) in _mine.lines.items():
         if rest and outlet is not None:
-            _mine.lines[is_stderr] = ""
-            outlet(rest, is_stderr)
+            _mine.lines[is_stderr] = None, ""
+            outlet(rest, is_stderr, owner)
 
 
 def _come() -> None:
     global _n_users
     with _lock:
         _n_users += 1
-        if _n_users == 1:
-            _routers[:] = [_Router(sys.stdout, is_stderr=False), _Router(sys.stderr, is_stderr=True)]
-            sys.stdout, sys.stderr = _routers
+        _install()
+
+
+def renew_routes() -> None:
+    """Route again when somebody has put other streams in place (``%%capture``) since; called for each job."""
+    with _lock:
+        if _n_users:
+            _install()
+
+
+def _install() -> None:
+    if type(sys.stdout) is not _Router:
+        sys.stdout = _Router(sys.stdout, is_stderr=False)
+    if type(sys.stderr) is not _Router:
+        sys.stderr = _Router(sys.stderr, is_stderr=True)
 
 
 def _go() -> None:
@@ -100,9 +124,8 @@ def _go() -> None:
     with _lock:
         _n_users -= 1
         if _n_users == 0:
-            out, err = _routers
             # Where somebody has put another stream in place meanwhile, the router stays beneath it and passes on.
-            if sys.stdout is out:
-                sys.stdout = out.before
-            if sys.stderr is err:
-                sys.stderr = err.before
+            if type(sys.stdout) is _Router:
+                sys.stdout = sys.stdout.before
+            if type(sys.stderr) is _Router:
+                sys.stderr = sys.stderr.before

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent
-from nbpar.backends.thread_output import route_prints
+from nbpar.backends.thread_output import renew_routes, route_prints
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.scheduler import Running
 from nbpar.engine.state import Activity
@@ -73,6 +73,7 @@ class ThreadWorkers:
 
     def prepare(self, job: JobSpec) -> _Prepared:
         """Nothing is pickled."""
+        renew_routes()
         work = Work(job.function, job.star, job.seed, job.options.seed is not None)
         return _Prepared(work, getattr(job.function, "__code__", None))
 
@@ -187,7 +188,7 @@ class ThreadWorkers:
 
     def _serve(self, worker: _Thread, begin_s: float) -> None:
         set_context(worker.context, whole_process=False)
-        with route_prints(self._print) as finish_line:
+        with route_prints(self._print, lambda: worker.context.index) as finish_line:
             try:
                 if self._options.worker_init is not None:
                     self._options.worker_init()
@@ -248,11 +249,11 @@ class ThreadWorkers:
             except TaskInterrupt:
                 continue
 
-    def _print(self, text: str, is_stderr: bool) -> None:
+    def _print(self, text: str, is_stderr: bool, index: int | None) -> None:
         context = current_context()
         if context is not None:
             stream: Literal["stdout", "stderr"] = "stderr" if is_stderr else "stdout"
-            self._events.put(Printed(context.worker_id, context.index, stream, text.split("\n")))
+            self._events.put(Printed(context.worker_id, index, stream, text.split("\n")))
 
 
 def _ended(worker_id: int, chunk_id: int, report: Report) -> TasksEnded:

@@ -559,6 +559,7 @@ class Scheduler:
                 continue
             del self._jobs[job_id]
             self._turn.remove(job_id)
+            self._idle_since_s = None if self._jobs else now_s
 
     def ended_to(self, worker_id: int) -> int:
         """How far the chunk that a worker runs has been reported."""

@@ -159,7 +159,8 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
         if isinstance(node, ast.Name)
     }
     for made in _lambdas(comprehension):
-        used = sorted(targets & {node.id for node in ast.walk(made.body) if isinstance(node, ast.Name)})
+        own = {argument.arg for argument in ast.walk(made.args) if isinstance(argument, ast.arg)}
+        used = sorted((targets - own) & {node.id for node in ast.walk(made.body) if isinstance(node, ast.Name)})
         if used:
             name = used[0]
             reason = f"functions that a comprehension makes all see the last `{name}`; tasks have one each"
@@ -167,9 +168,8 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
 
 
 def _lambdas(comprehension: _Comprehension) -> Iterator[ast.Lambda]:
-    """Functions that are elements, or parts of them, and whose arguments do not hide the names around."""
-    is_dict = isinstance(comprehension, ast.DictComp)
-    waiting: list[ast.expr] = [comprehension.value] if is_dict else [comprehension.elt]
+    """Functions that are elements, or parts of them."""
+    waiting = [comprehension.value if isinstance(comprehension, ast.DictComp) else comprehension.elt]
     while waiting:
         element = waiting.pop()
         if isinstance(element, ast.Tuple | ast.List | ast.Set):
@@ -177,9 +177,7 @@ def _lambdas(comprehension: _Comprehension) -> Iterator[ast.Lambda]:
         elif isinstance(element, ast.Dict):
             waiting.extend(element.values)
         elif isinstance(element, ast.Lambda):
-            hidden = {argument.arg for argument in ast.walk(element.args) if isinstance(argument, ast.arg)}
-            if not hidden & {node.id for node in ast.walk(element.body) if isinstance(node, ast.Name)}:
-                yield element
+            yield element
 
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:

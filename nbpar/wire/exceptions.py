@@ -16,7 +16,7 @@ import pickle
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from nbpar.errors import RemoteError
@@ -26,10 +26,11 @@ __all__ = ["decode_exception", "encode_exception", "strip_own_frames", "tracebac
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _MAX_EXCEPTIONS = 500  # in one chain, groups and their parts included
+_NO_ARGUMENTS = ast.arguments([], [], None, [], [], None, [])
 _MAX_FRAMES = 100  # of one traceback: its ends are kept, the middle of a runaway recursion is not
 
 _Place = tuple[int, int, int, int]  # line, end line, column, end column: what tracebacks underline
-_Frame = tuple[str, str, str, _Place]  # file, function, module
+_Frame = tuple[str, str, str, int, _Place]  # file, function, module, the line where the function begins
 
 
 @dataclass(slots=True)
@@ -190,8 +191,10 @@ def _frames(trace: TracebackType | None) -> list[_Frame]:
     step = _without_own_frames(trace)
     while step is not None:
         code = step.tb_frame.f_code
-        module = step.tb_frame.f_globals.get("__name__")
-        frames.append((code.co_filename, code.co_name, module if type(module) is str else "", _place(step)))
+        if not code.co_filename.startswith(_PACKAGE):  # nor those of a map within the task
+            module = step.tb_frame.f_globals.get("__name__")
+            names = (code.co_filename, code.co_name, module if type(module) is str else "")
+            frames.append((*names, code.co_firstlineno, _place(step)))
         step = step.tb_next
     if len(frames) > _MAX_FRAMES:
         frames[_MAX_FRAMES // 2 : -_MAX_FRAMES // 2] = []
@@ -285,15 +288,22 @@ def _traceback(frames: list[_Frame]) -> TracebackType | None:
     """A traceback of those frames, whose lines IPython finds by file and number.
 
     Frames cannot be made but by running code: for each one a name that is not defined, at the place in the source where
-    the task's own frame was. (tblib does the same, but loses the columns, so that the wrong part gets underlined.)
+    the task's own frame was, in a function that begins where the task's did, by which IPython finds what to show. (tblib
+    does the same, but loses the columns and the beginning.)
     """
     made: TracebackType | None = None
-    for file, function, module, (line, end_line, column, end_column) in reversed(frames):
+    for file, function, module, first_line, (line, end_line, column, end_column) in reversed(frames):
         name = ast.Name("_", ast.Load())
         statement = ast.Expr(name)
         for node in (name, statement):
             node.lineno, node.end_lineno, node.col_offset, node.end_col_offset = line, end_line, column, end_column
-        code = compile(ast.Module([statement], []), file, "exec").replace(co_name=function, co_qualname=function)
+        code = compile(ast.Module([statement], []), file, "exec")
+        if first_line > 1 and first_line <= line:
+            inside = ast.FunctionDef("f", _NO_ARGUMENTS, [statement], [], lineno=first_line, col_offset=0)
+            inside.end_lineno, inside.end_col_offset = end_line, end_column
+            whole = compile(ast.Module([inside], []), file, "exec")
+            code = next(constant for constant in whole.co_consts if isinstance(constant, CodeType))
+        code = code.replace(co_name=function, co_qualname=function)
         try:
             exec(code, {"__name__": module, "__file__": file, "__builtins__": {}})
         except NameError as error:

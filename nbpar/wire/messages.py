@@ -80,7 +80,7 @@ class JobSetup(NamedTuple):
     cwd, sys_path
         The kernel's, as of the call.
     logging, warnings
-        The kernel's levels by logger name, its format, and its warning filters.
+        The kernel's levels by logger name, its format, and its warning filters with their categories by name.
     sources
         Source of the cells the function comes from, by file name, for tracebacks.
     """

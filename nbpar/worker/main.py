@@ -20,7 +20,6 @@ import signal
 import socket
 import sys
 import time
-import warnings
 from typing import Any
 
 from nbpar.errors import SerializationError
@@ -33,7 +32,7 @@ from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobSetup, Kind
 from nbpar.worker.boot import WorkerSetup, end_with_parent, use_cpus, use_environment, use_threads
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk
-from nbpar.worker.output import Sender, apply_logging, install_output
+from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
 
 __all__ = ["run"]
 
@@ -81,6 +80,7 @@ class _Worker:
         self.functions: dict[str, tuple[bytes, list[bytes]]] = {}  # bounded by the kernel, which sends FORGET
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
         self.streams: tuple[Any, ...] = ()
+        self.filters_from: tuple[Any, int] = ((), 0)
 
     def on_sigint(self, _signum: int, _frame: object) -> None:
         """Interrupt the running task if its chunk is to be dropped."""
@@ -156,17 +156,18 @@ class _Worker:
             self.jobs[job_id] = None
             self.sender.send(Message(Kind.NO_JOB, (job_id, 0, 0, 0, 0), payload=encode_exception(error)))
             return
+        # After the function, which may have loaded the modules of the categories.
+        if (setup.warnings, len(sys.modules)) != self.filters_from:
+            self.filters_from = (setup.warnings, len(sys.modules))
+            apply_warning_filters(setup.warnings)
         self.jobs[job_id] = Work(function, setup.star, setup.seed, setup.seeded)
 
-    @staticmethod
-    def _follow_kernel(setup: JobSetup) -> None:
+    def _follow_kernel(self, setup: JobSetup) -> None:
         """Take over what may have changed in the kernel since the last job."""
         with contextlib.suppress(OSError):
             os.chdir(setup.cwd)
         sys.path[:] = setup.sys_path
         apply_logging(setup.logging)
-        warnings.filters[:] = setup.warnings  # type: ignore[index]
-        warnings._filters_mutated()  # type: ignore[attr-defined]  # as every function that changes the filters does
         for file_name, source in setup.sources.items():
             linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
 

@@ -13,13 +13,15 @@ import logging
 import os
 import sys
 import threading
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from nbpar.wire.channel import Message, WorkerChannel
 from nbpar.wire.messages import Kind
 from nbpar.worker.context import Context, TaskInterrupt
 
-__all__ = ["Sender", "TaskStream", "apply_logging", "install_output"]
+__all__ = ["Sender", "TaskStream", "apply_logging", "apply_warning_filters", "install_output"]
 
 
 class Sender:
@@ -171,3 +173,19 @@ def apply_logging(settings: dict[str, Any]) -> None:
         ours = _StderrHandler()
         root.addHandler(ours)
     ours.setFormatter(logging.Formatter(settings["format"], settings["datefmt"]))
+
+
+def apply_warning_filters(filters: Iterable[tuple[Any, ...]]) -> None:
+    """Give the worker the kernel's warning filters.
+
+    Parameters
+    ----------
+    filters : iterable of tuple
+        Action, message pattern, (module, name) of the category, module pattern, line. A filter whose category's module
+        is not loaded here is left out: it has nothing to warn of.
+    """
+    warnings.resetwarnings()
+    for action, message, (home, name), module, line in reversed(list(filters)):
+        category = getattr(sys.modules.get(home), name, None)
+        if isinstance(category, type) and issubclass(category, Warning):
+            warnings.filterwarnings(action, message or "", category, module or "", line)

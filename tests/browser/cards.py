@@ -66,20 +66,21 @@ class Card:
         self.failures = self.root.locator(".nbpar-failures > div > div")
         self.cancel = self.root.get_by_role("button", name="Cancel")
 
-    def colours(self) -> set[str]:
-        """The colours of the drawing, as ``#rrggbb``, the transparent ones left out."""
-        found: list[str] = self.canvas.evaluate(
-            """(canvas) => {
+    def wait_drawn(self, colour: str) -> None:
+        """Wait until at least 50 dots of the drawing have this colour, ``#rrggbb``."""
+        self.page.wait_for_function(
+            """([canvas, colour]) => {
+                if (!canvas.width) return false;
                 const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-                const found = new Set();
+                const wanted = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+                let found = 0;
                 for (let i = 0; i < data.length; i += 4) {
-                    if (data[i + 3] < 255) continue;
-                    found.add("#" + [0, 1, 2].map((k) => data[i + k].toString(16).padStart(2, "0")).join(""));
+                    if (data[i + 3] === 255 && wanted.every((value, k) => data[i + k] === value)) found += 1;
                 }
-                return [...found];
-            }"""
+                return found >= 50;
+            }""",
+            arg=[self.canvas.element_handle(), colour],
         )
-        return set(found)
 
 
 def expect_picture(notebook: Notebook, index: int, *texts: str) -> Locator:

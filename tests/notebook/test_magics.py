@@ -10,7 +10,6 @@ import pytest
 
 from tests.notebook.kernels import Kernel, Result, ipykernels, start_kernel
 
-
 _SETUP = "%load_ext nbpar\nxs = list(range(5))\nk = 10\ndef f(v):\n    return v + k"
 
 

@@ -152,6 +152,11 @@ def test_walrus_in_a_lambda_is_its_own() -> None:
     assert parallel("[(lambda: (v := x) + v)() for x in xs]", {"xs": [1, 2]}) == [2, 4]
 
 
+def test_a_lambda_with_the_value_in_its_arguments() -> None:
+    found = parallel("[lambda x=x: x + k for x in xs]", {"xs": [1, 2], "k": 10})
+    assert [function() for function in found] == [11, 12]
+
+
 def test_redefined_consumer_is_refused() -> None:
     with pytest.raises(Refused, match="not Python's own"):
         read_comprehension(Source("sum(x for x in xs)"), {"xs": [1], "sum": len})

@@ -632,6 +632,15 @@ def test_workers_end_when_the_pool_was_idle_long_enough() -> None:
     assert scheduler.decide(21.0, {}) == []
 
 
+def test_dispatcher_looks_again_when_the_last_job_has_just_ended() -> None:
+    scheduler = ready_scheduler(1, idle_timeout_s=10.0)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    finish(scheduler, send)
+    assert [type(one) for one in scheduler.decide(2.0, {})] == [EndJob]
+    assert scheduler.next_look_s(2.0) == pytest.approx(10.0)
+
+
 def test_workers_start_again_when_warmed_after_a_long_rest() -> None:
     scheduler = Scheduler(n_workers=1, idle_timeout_s=10.0)
     scheduler.decide(0.0, {})

@@ -1,0 +1,72 @@
+"""The public API with its types: not run, but checked by mypy, here as `tests` and by `test_typing.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_type
+
+import numpy as np
+
+import nbpar
+
+
+def square(x: int) -> float:
+    return float(x * x)
+
+
+def verbs() -> None:
+    assert_type(nbpar.map(square, [1, 2]), list[float])
+    assert_type(nbpar.map(square, range(3), chunk_size=2, timeout=1.0, retries=1, seed=5), list[float])
+    assert_type(nbpar.map(str.upper, "ab"), list[str])
+    assert_type(nbpar.starmap(square, [(1,), (2,)]), list[float])
+    assert_type(nbpar.imap(square, iter([1]), ordered=False), Iterator[float])
+    assert_type(nbpar.submit(square, 3), nbpar.TaskFuture[float])
+    assert_type(nbpar.submit(square, 3).result(), float)
+    assert_type(nbpar.jobs()[-1].name, str)
+
+
+def jobs() -> None:
+    job = nbpar.map_async(square, [1])
+    assert_type(job, nbpar.Job[float])
+    assert_type(job.result(timeout=1), list[float])
+    assert_type(job.results, list[float])
+    assert_type(job.results_by_index, dict[int, float])
+    assert_type(job.errors, list[nbpar.TaskError])
+    assert_type(job.cancel(), bool)
+    for value in job:
+        assert_type(value, float)
+
+
+async def awaited() -> None:
+    assert_type(await nbpar.map_async(square, [1]), list[float])
+    assert_type(await nbpar.submit(square, 3), float)
+
+
+def in_tasks() -> None:
+    assert_type(nbpar.current_task().index, int)
+    assert_type(nbpar.current_task().rng, np.random.Generator)
+    for item in nbpar.track(["a"]):
+        assert_type(item, str)
+    assert_type(nbpar.per_worker(dict[str, int])(), dict[str, int])
+    assert_type(nbpar.share([1, 2]), nbpar.Shared[list[int]])
+    assert_type(nbpar.share([1, 2]).value, list[int])
+
+
+def pools() -> None:
+    with nbpar.WorkerPool(n_workers=2, start_method="spawn", cpu_ids=[0, [0, 1]], env={"A": "b"}) as pool:
+        assert_type(pool, nbpar.WorkerPool)
+        assert_type(pool.map(square, [1]), list[float])
+        assert_type(pool.imap(square, [1]), Iterator[float])
+        assert_type(pool.map_async(square, [1]), nbpar.Job[float])
+        assert_type(pool.submit(square, 1), nbpar.TaskFuture[float])
+        assert_type(pool.pids(), dict[int, int])
+
+
+def mistakes() -> None:
+    """Each ignore is needed: mypy says when one is not."""
+    nbpar.map(square)
+    nbpar.map(5, [1])  # type: ignore[arg-type, misc]
+    nbpar.map(square, [1], on_error="ignore")  # type: ignore[arg-type]
+    nbpar.map(square, [1], chunksize=3)  # type: ignore[call-arg]
+    nbpar.WorkerPool(start_method="ray")  # type: ignore[arg-type]
+    nbpar.WorkerPool(4)  # type: ignore[misc]
