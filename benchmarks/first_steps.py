@@ -1,6 +1,6 @@
 """What a notebook feels first: import, the first result of a cold and of a warmed pool, and 10,000 trivial tasks.
 
-``python benchmarks/first_steps.py`` prints a table; each figure is a median over fresh interpreters, or over calls that
+``python -m benchmarks`` prints a table; each figure is a median over fresh interpreters, or over calls that
 alternate between nbpar and ``multiprocessing.Pool`` in one process, so that both meet the same noise.
 """
 

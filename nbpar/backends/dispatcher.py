@@ -447,9 +447,9 @@ class Dispatcher:
             error = _loss_error(lost.loss, event, failed.job)
             item = failed.job.source.take(lost.index, lost.index + 1)[0]
             task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
-            failed.job.source.drop(lost.index, lost.index + 1)
             failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *_lost_time(event), 1))
             self._task_failed(failed, error)
+            failed.job.source.drop(lost.index, lost.index + 1)
 
 
 def _lost_time(event: Gone) -> tuple[float, float]:

@@ -219,7 +219,7 @@ class SerialBackend:
             try:
                 self._options.worker_exit()
             except Exception as error:  # noqa: BLE001  # nobody waits for it: it is printed, as workers do
-                print(f"worker_exit failed: {error!r}", file=sys.stderr)
+                sys.stderr.write(f"worker_exit failed: {error!r}\n")
         self._closed = True
         for run in list(self._runs.values()):
             self._end(run, "cancelled")

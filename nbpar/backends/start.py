@@ -32,6 +32,12 @@ _lock = threading.Lock()  # guards the settings of the process-wide fork server 
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()  # a worker is forked while it is held, and may start a pool of its own
+    # The server is the parent's: only the parent may wait for it, and it must end with the parent, not with its forks.
+    server = multiprocess.forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
+    server._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -14,8 +14,8 @@ TARGET_S = 0.010
 MAX_BYTES = 2 << 20
 MAX_TASKS = 1 << 15
 SMALL_S = 0.002
-"""When less work than this is left for each worker it is dealt out evenly, one chunk each: to split it further so that the
-end is even would cost more round trips than it saves."""
+"""When less work than this is left for each worker it is dealt out evenly, one chunk each: to split it further
+for the sake of an even end would cost more round trips than it saves."""
 
 GROWTH = 256
 """At most this factor from one chunk to the next, since one fast task says little about the next thousand. A worker

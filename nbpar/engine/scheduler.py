@@ -47,8 +47,9 @@ EXIT_WAIT_S = 2.0
 MAX_START_FAILURES = 3
 
 RECALL_AFTER_S = 0.05
-"""A chunk that waits so long behind another, while a worker has nothing to do, is asked back. After the same time again
-the worker either has begun it or cannot but see that it is not to (see :mod:`nbpar.wire.board`), and it goes elsewhere."""
+"""A chunk that waits so long behind another, while a worker has nothing to do, is asked back. After the same time
+again the worker either has begun it or cannot but see that it is not to (see :mod:`nbpar.wire.board`), and it goes
+elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,8 +288,8 @@ def _traceback(frames: list[_Frame]) -> TracebackType | None:
     """A traceback of those frames, whose lines IPython finds by file and number.
 
     Frames cannot be made but by running code: for each one a name that is not defined, at the place in the source where
-    the task's own frame was, in a function that begins where the task's did, by which IPython finds what to show. (tblib
-    does the same, but loses the columns and the beginning.)
+    the task's own frame was, in a function that begins where the task's did, by which IPython finds what to show.
+    (tblib does the same, but loses the columns and the beginning.)
     """
     made: TracebackType | None = None
     for file, function, module, first_line, (line, end_line, column, end_column) in reversed(frames):

@@ -244,6 +244,8 @@ class Server:
             "--ServerApp.disable_check_xsrf=True",
             "--ServerApp.terminals_enabled=False",
             "--IdentityProvider.token=",
+            # A kernel that does not end when asked gets half of this before it is killed, with all of its processes.
+            "--KernelManager.shutdown_wait_time=1.0",
             f"--LabServerApp.user_settings_dir={self.base_dir / 'settings'}",
             f"--LabServerApp.workspaces_dir={self.base_dir / 'workspaces'}",
             f"--LabApp.user_settings_dir={self.base_dir / 'settings'}",

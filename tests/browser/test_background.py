@@ -84,7 +84,7 @@ def test_results_are_kept_when_the_page_is_closed_while_a_map_blocks(
     open_notebook: OpenNotebook, reopen_notebook: OpenNotebook, gates: Gates
 ) -> None:
     blocking = "results = nbpar.map(gated, range(4), chunk_size=1)"
-    notebook = open_notebook([gates.setup, blocking, f"{LAST_JOB}\nprint(results)"])
+    notebook = open_notebook([gates.setup, blocking, f"{LAST_JOB}\nprint(results)"], app="notebook")
     assert notebook.run(0) == ""
     notebook.run_cell(1)
     gates.open(0)
@@ -92,7 +92,7 @@ def test_results_are_kept_when_the_page_is_closed_while_a_map_blocks(
     notebook.save()
     notebook.page.close()
     gates.open(1, 2, 3)
-    reopened = reopen_notebook(notebook.name)
+    reopened = reopen_notebook(notebook.name, app="notebook")
     assert reopened.run(2) == "done [0, 10, 20, 30]\n[0, 10, 20, 30]\n"
 
 

@@ -58,8 +58,8 @@ def test_picture_is_kept_when_the_notebook_is_saved_and_reopened(
     path = server.notebook_dir / notebook.name
     stranger = path.with_stem(f"{path.stem}-sent")
     stranger.write_text(path.read_text().replace("name='eight'", "name='nine'"))
-    for name, trusted in [(path.name, True), (stranger.name, False)]:
-        reopened = reopen_notebook(name)
+    for name, app, trusted in [(path.name, "lab", True), (stranger.name, "notebook", False)]:
+        reopened = reopen_notebook(name, app=app)
         assert _is_trusted(reopened, 1) == trusted
         expect_picture(reopened, 1, "eight", "done", "8 of 8 tasks")
 

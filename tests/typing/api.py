@@ -65,8 +65,8 @@ def pools() -> None:
 def mistakes() -> None:
     """Each ignore is needed: mypy says when one is not."""
     nbpar.map(square)
-    nbpar.map(5, [1])  # type: ignore[arg-type, misc]
+    nbpar.map(5, [1])  # type: ignore[arg-type]
     nbpar.map(square, [1], on_error="ignore")  # type: ignore[arg-type]
     nbpar.map(square, [1], chunksize=3)  # type: ignore[call-arg]
     nbpar.WorkerPool(start_method="ray")  # type: ignore[arg-type]
-    nbpar.WorkerPool(4)  # type: ignore[misc]
+    nbpar.WorkerPool(4)  # type: ignore[call-arg]

@@ -1,0 +1,1 @@
+"""Speed, measured: paired ratios against peers in one run, never an assertion of a test."""
