@@ -131,7 +131,7 @@ process may use)
     global _settings
     with _lock:
         _settings = settings
-        _drop_pool(wait=False, cancel=False)
+    _drop_pool(wait=False, cancel=False)
 
 
 def shutdown(wait: bool = True, *, cancel: bool = False) -> None:
@@ -149,15 +149,16 @@ def shutdown(wait: bool = True, *, cancel: bool = False) -> None:
     >>> import nbpar
     >>> nbpar.shutdown()
     """
-    with _lock:
-        _drop_pool(wait=wait, cancel=cancel)
+    _drop_pool(wait=wait, cancel=cancel)
 
 
 def _drop_pool(*, wait: bool, cancel: bool) -> None:
     global _pool
-    if _pool is not None:
-        _pool.shutdown(wait=wait, cancel=cancel)
-        _pool = None
+    with _lock:
+        pool, _pool = _pool, None
+    # Not under the lock: a done callback that calls nbpar would wait for it, and this for the callback.
+    if pool is not None:
+        pool.shutdown(wait=wait, cancel=cancel)
 
 
 def _forget_after_fork() -> None:

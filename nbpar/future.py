@@ -33,6 +33,7 @@ class TaskFuture(Future[R]):
         self._job_id = job_id
         self._lines = Lines()
         self._display = Display(lambda: make_watch(self))
+        self._pool: object = None  # set by the pool, which lives until the task has ended
 
     def cancel(self) -> bool:
         """Stop the task; True unless it had ended."""
@@ -80,4 +81,5 @@ class TaskFuture(Future[R]):
         if not self.done():
             with contextlib.suppress(InvalidStateError):
                 self.set_exception(error or JobCancelledError("the task was cancelled"))
+        self._pool = None
         self._display.finish(wait=False)

@@ -24,6 +24,7 @@ from nbpar.engine.state import JobState
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.options import OnError
 from nbpar.views.ticker import Watch
+from nbpar.waiting import Latch, Waiters
 
 __all__ = ["Job", "as_raised"]
 
@@ -78,6 +79,9 @@ class Job(Generic[R]):
         self._begin_s = time.perf_counter()
         self._state = JobState(job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, begin_s=self._begin_s)
         self._state.status = "running"
+        self.is_held = True  # set by the pool: whether the caller has this job, not only its results
+        self._are_gone = False
+        self._pool: object = None  # set by the pool: a pool whose handle was dropped lives until its jobs have ended
         self._streamed = n_tasks is None
         self._values: list[Any] = [] if n_tasks is None else [_MISSING] * n_tasks
         self._ready: dict[int, Any] = {}  # of a streamed job: values and errors that were not given out yet
@@ -86,9 +90,8 @@ class Job(Generic[R]):
         self._error: BaseException | None = None
         self._traceback: tuple[TracebackType | None] | None = None
         self._lock = threading.RLock()  # guards the state, values, errors and callbacks
-        self._changed = threading.Condition(self._lock)
-        self._n_waiters = 0
-        self._over = threading.Event()
+        self._waiters = Waiters()
+        self._over = Latch()
         self._callbacks: list[Callable[[Job[R]], None]] = []
         self._lines = Lines()
         self._display = Display(lambda: make_watch(self))
@@ -119,6 +122,7 @@ class Job(Generic[R]):
     def results_by_index(self) -> dict[int, R]:
         """Values that are there by now, by the position of their item."""
         with self._lock:
+            self._check_kept()
             if self._streamed:
                 return {i: value for i, value in sorted(self._ready.items()) if i not in self._errors}
             found = {i: value for i, value in enumerate(self._values) if value is not _MISSING}
@@ -131,6 +135,19 @@ class Job(Generic[R]):
         """The failures so far; each knows its `index`, `item_repr` and, as ``__cause__``, its exception."""
         with self._lock:
             return [error for _, error in sorted(self._errors.items())]
+
+    def let_results_go(self) -> None:
+        """Forget the values of a job that is done; for jobs that only `nbpar.jobs()` still knows."""
+        with self._lock:
+            if self._state.status == "done":
+                self._values, self._ready, self._are_gone = [], {}, True
+
+    def _check_kept(self) -> None:
+        if self._are_gone:
+            raise NbparError(
+                f"the results of {self!r} were let go when the next job began; keep what map() returns, or the Job of "
+                f"map_async()"
+            )
 
     def done(self) -> bool:
         """Whether the job has ended, in whatever way."""
@@ -181,6 +198,7 @@ class Job(Generic[R]):
         if not self.wait(timeout):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s; it goes on")
         self._raise_error()
+        self._check_kept()
         if self._streamed:
             raise NbparError("the results of imap() were given out one by one; there is no list of them")
         if self._on_error == "skip" and self._errors:
@@ -262,9 +280,12 @@ class Job(Generic[R]):
     def __iter__(self) -> Iterator[R]:
         """Results in order, each as soon as it and all before it are there; a failed task raises at its turn."""
         for index in range(len(self._values)):
-            with self._waiting():
-                while self._values[index] is _MISSING and index not in self._errors and not self._over.is_set():
-                    self._changed.wait()
+            while True:
+                with self._lock:
+                    if self._values[index] is not _MISSING or index in self._errors or self._over.is_set():
+                        break
+                    waiter = self._waiters.add()
+                Waiters.wait(waiter)
             value = self._values[index]
             if value is not _MISSING:
                 yield value
@@ -302,22 +323,20 @@ class Job(Generic[R]):
     # --- for the blocking calls ---------------------------------------------------------------------------------------
 
     def finish(self) -> list[R]:
-        """The results for a caller that blocks: shows the view when it takes long; Ctrl-C cancels the job."""
+        """The results for a caller that blocks: shows the view when it takes long."""
         __tracebackhide__ = True  # IPython then shows the user's frames only
-        try:
-            if not self._over.wait(SHORT_S):
-                self._display.begin()
-                self._over.wait()
-            return self.result()
-        except KeyboardInterrupt as interrupt:
-            if isinstance(interrupt, JobInterrupt) or (self.done() and self._failure() is interrupt):
-                raise
-            self.interrupt()
+        if not self._over.wait(SHORT_S):
+            self._display.begin()
+            self._over.wait()
+        return self.result()
 
-    def interrupt(self) -> NoReturn:
-        """Cancel on the user's Ctrl-C and say so in one line."""
+    def interrupt(self, interrupt: KeyboardInterrupt) -> NoReturn:
+        """Cancel on the user's Ctrl-C and say so in one line; an interrupt that a task raised is raised as it is."""
+        if isinstance(interrupt, JobInterrupt) or any(interrupt is error.__cause__ for error in self.errors):
+            raise interrupt
         self.cancel()
         self._over.wait(1.0)
+        self.ended("cancelled", None)  # for one that its backend never got
         self._display.finish(wait=True)
         of = "" if self._state.n_tasks is None else f" of {self._state.n_tasks}"
         raise JobInterrupt(
@@ -356,25 +375,30 @@ class Job(Generic[R]):
             Outcomes given out so far; with `ordered` the next one has this index.
         """
         shown_at_s = self._begin_s + SHORT_S
-        with self._waiting():
-            while True:
-                found: list[tuple[int, Any]] = []
-                if ordered:
-                    while n_out + len(found) in self._ready:
-                        index = n_out + len(found)
-                        found.append((index, self._ready.pop(index)))
-                else:
-                    found = list(self._ready.items())
-                    self._ready.clear()
-                if found:
-                    return found
-                if self._over.is_set():
-                    self._raise_error()
-                    raise JobCancelledError(f"{self.name} was cancelled")
-                wait_s = shown_at_s - time.perf_counter()
-                if wait_s <= 0:
-                    self._display.begin()
-                self._changed.wait(wait_s if wait_s > 0 else None)
+        while True:
+            with self._lock:
+                found = self._take_ready(n_out, ordered=ordered)
+                waiter = self._waiters.add()
+            if found:
+                return found
+            if self._over.is_set():
+                self._raise_error()
+                raise JobCancelledError(f"{self.name} was cancelled")
+            wait_s = shown_at_s - time.perf_counter()
+            if wait_s <= 0:
+                self._display.begin()
+            Waiters.wait(waiter, wait_s if wait_s > 0 else None)
+
+    def _take_ready(self, n_out: int, *, ordered: bool) -> list[tuple[int, Any]]:
+        if not ordered:
+            found = list(self._ready.items())
+            self._ready.clear()
+            return found
+        found = []
+        while n_out + len(found) in self._ready:
+            index = n_out + len(found)
+            found.append((index, self._ready.pop(index)))
+        return found
 
     def has_ready(self, index: int, *, ordered: bool) -> bool:
         """Whether an outcome can be given out without waiting."""
@@ -393,9 +417,6 @@ class Job(Generic[R]):
         if self._recipe is None:
             raise LookupError(index)
         return self._recipe.task(index)
-
-    def _waiting(self) -> _Waiting:
-        return _Waiting(self)
 
     # --- what the backend tells (JobSink) -----------------------------------------------------------------------------
 
@@ -422,8 +443,7 @@ class Job(Generic[R]):
                 self._ready.update(enumerate(values, start))
             else:
                 self._values[start : start + len(values)] = values
-            if self._n_waiters:
-                self._changed.notify_all()
+            self._waiters.wake()
 
     def failed(self, error: TaskError) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
@@ -435,8 +455,7 @@ class Job(Generic[R]):
                 self._ready[error.index] = error
             elif self._on_error == "return":
                 self._values[error.index] = error
-            if self._n_waiters:
-                self._changed.notify_all()
+            self._waiters.wake()
 
     def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
@@ -444,11 +463,12 @@ class Job(Generic[R]):
             if self._over.is_set():
                 return
             self._error = error
+            self._pool = None
             self._recipe = None if self._recipe is None else self._recipe.ended()
             self._state.finish(status, time.perf_counter())
             callbacks, self._callbacks = self._callbacks, []
             self._over.set()
-            self._changed.notify_all()
+            self._waiters.wake()
         self._display.finish(wait=False)
         for callback in callbacks:
             self._call_back(callback)
@@ -456,23 +476,8 @@ class Job(Generic[R]):
     def _call_back(self, function: Callable[[Job[R]], None]) -> None:
         try:
             function(self)
-        except Exception:  # noqa: BLE001  # a user's: it must not end the dispatcher
+        except BaseException:  # noqa: BLE001  # a user's: it must not end the dispatcher
             _log.exception("nbpar: a done callback of %r failed", self)
-
-
-class _Waiting:
-    """Holds the job's lock and counts a waiter, so that nobody is notified when nobody waits."""
-
-    def __init__(self, job: Job[Any]) -> None:
-        self._job = job
-
-    def __enter__(self) -> None:
-        self._job._lock.acquire()
-        self._job._n_waiters += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._job._n_waiters -= 1
-        self._job._lock.release()
 
 
 def as_raised(error: TaskError) -> BaseException:

@@ -7,6 +7,7 @@ starts with a bad argument. Called by :mod:`nbpar.api` and :mod:`nbpar.pool`; ev
 from __future__ import annotations
 
 import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,7 @@ class JobOptions:
         if self.name is not None and not isinstance(self.name, str):
             raise OptionsError("name", self.name, "a string, or None for the function's name")
         _whole("max_in_flight", self.max_in_flight, least=1, none="bounded by chunks and workers")
+        _as_plain_ints(self, "chunk_size", "retries", "seed", "max_in_flight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ class PoolOptions:
             _whole("threads_per_worker", self.threads_per_worker, least=1, none=None)
         _one_of("serializer", self.serializer, get_args(Serializer))
         _seconds("idle_timeout", self.idle_timeout, none="workers stay")
+        _as_plain_ints(self, "n_workers", "tasks_per_worker", "threads_per_worker")
         if self.n_workers is None:
             object.__setattr__(self, "n_workers", 1 if self.start_method == "serial" else usable_cpus())
         if self.start_method == "serial" and self.n_workers != 1:
@@ -191,6 +194,14 @@ def _whole(option: str, value: object, *, least: int, none: str | None = None) -
         raise OptionsError(option, value, allowed)
     if value.__index__() < least:
         raise OptionsError(option, value, allowed)
+
+
+def _as_plain_ints(options: object, *names: str) -> None:
+    """Turn numpy's integers into Python's, which do not overflow."""
+    for name in names:
+        value = getattr(options, name)
+        if hasattr(value, "__index__"):
+            object.__setattr__(options, name, operator.index(value))
 
 
 def _seconds(option: str, value: object, *, none: str) -> None:

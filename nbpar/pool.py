@@ -34,11 +34,14 @@ R = TypeVar("R")
 MAX_JOBS_KEPT = 100
 
 _job_ids = itertools.count(1)
-_recent: deque[Job[Any]] = deque(maxlen=MAX_JOBS_KEPT)
+_recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
 
 
 def jobs() -> list[Job[Any]]:
     """The jobs of this session, the oldest first; the last 100 are kept.
+
+    The newest keeps its results, and so does each that failed or was cancelled. Results of other finished jobs are let
+    go when the next job begins, unless its caller holds the :class:`~nbpar.job.Job`.
 
     Returns
     -------
@@ -53,7 +56,23 @@ def jobs() -> list[Job[Any]]:
     >>> nbpar.jobs()[-1].results
     [1, 2]
     """
-    return list(_recent)
+    found = [entry() if isinstance(entry, weakref.ref) else entry for entry in list(_recent)]
+    return [job for job in found if job is not None]
+
+
+def _remember(job: Job[Any], *, is_held: bool) -> None:
+    """Put a new job into the list and let the results of finished ones go: they must not pile up over a session.
+
+    What has failed or was cancelled keeps what it has. A job that its caller holds (`is_held`) lives as long as that.
+    """
+    for place, entry in enumerate(_recent):
+        if isinstance(entry, Job) and entry.status == "done":
+            if entry.is_held:
+                _recent[place] = weakref.ref(entry)
+            else:
+                entry.let_results_go()
+    job.is_held = is_held
+    _recent.append(job)
 
 
 class WorkerPool:
@@ -173,7 +192,7 @@ class WorkerPool:
             name=name,
             max_in_flight=max_in_flight,
         )
-        return self._start(function, iterables, options).finish()
+        return self._run(function, iterables, options)
 
     def starmap(
         self,
@@ -202,7 +221,7 @@ class WorkerPool:
             name=name,
             max_in_flight=max_in_flight,
         )
-        return self._start(function, (iterable,), options, star=True).finish()
+        return self._run(function, (iterable,), options, star=True)
 
     def imap(
         self,
@@ -235,7 +254,7 @@ class WorkerPool:
             raise OptionsError("ordered", ordered, "True or False")
         items = iter(_zipped(function, iterables))
         source = Streamed()
-        job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1)
+        job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1, is_held=False)
         results: Iterator[R] = stream(
             job,
             self._backend,
@@ -275,7 +294,7 @@ class WorkerPool:
             max_in_flight=max_in_flight,
         )
         __tracebackhide__ = True
-        job: Job[R] = self._start(function, iterables, options)
+        job: Job[R] = self._start(function, iterables, options, is_held=True)
         if not job.done():
             job.show_now()
         return job
@@ -290,6 +309,7 @@ class WorkerPool:
         future: TaskFuture[R] = TaskFuture(
             self._backend, job_id, lambda future: watch(view, _no_snapshot, future.take_lines)
         )
+        future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
         source = Listed([(function, args, kwargs)])
         self._backend.submit(JobSpec(job_id, _call, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
@@ -340,6 +360,24 @@ class WorkerPool:
 
     # --- from a call to a job -----------------------------------------------------------------------------------------
 
+    def _run(
+        self,
+        function: Callable[..., R],
+        iterables: Sequence[Iterable[Any]],
+        options: JobOptions,
+        *,
+        star: bool = False,
+    ) -> list[R]:
+        __tracebackhide__ = True
+        job: Job[R] | None = None
+        try:
+            job = self._start(function, iterables, options, star=star)
+            return job.finish()
+        except KeyboardInterrupt as interrupt:
+            if job is None:
+                raise
+            job.interrupt(interrupt)
+
     def _start(
         self,
         function: Callable[..., R],
@@ -347,11 +385,13 @@ class WorkerPool:
         options: JobOptions,
         *,
         star: bool = False,
+        is_held: bool = False,
     ) -> Job[R]:
         __tracebackhide__ = True
         items = _zipped(function, iterables)
         listed: Any = items if _is_sliceable(items) else list(items)
-        return self._begin(function, Listed(listed), len(listed), options, star=star or len(iterables) > 1)
+        star = star or len(iterables) > 1
+        return self._begin(function, Listed(listed), len(listed), options, star=star, is_held=is_held)
 
     def _begin(
         self,
@@ -361,6 +401,7 @@ class WorkerPool:
         options: JobOptions,
         *,
         star: bool,
+        is_held: bool,
     ) -> Job[R]:
         __tracebackhide__ = True
         _check_function(function)
@@ -381,9 +422,16 @@ class WorkerPool:
         controls.append(Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume))
         seed = secrets.randbits(64) if options.seed is None else options.seed
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
-        job._recipe = Recipe(spec)
-        self._backend.submit(spec)
-        _recent.append(job)
+        job._recipe, job._pool = Recipe(spec), self
+        _remember(job, is_held=is_held)
+        try:
+            self._backend.submit(spec)
+        except KeyboardInterrupt as interrupt:
+            job.interrupt(interrupt)
+        except BaseException:
+            job.cancel()
+            _recent.remove(job)
+            raise
         return job
 
     def _check_open(self) -> None:
@@ -477,8 +525,11 @@ def _zipped(function: object, iterables: Sequence[Iterable[Any]]) -> Iterable[An
 
 
 def _is_sliceable(items: Iterable[Any]) -> bool:
-    """Whether a slice of `items` iterates as its items: then slices travel instead of lists."""
-    if isinstance(items, list | tuple | range):
-        return True
+    """Whether slices of `items` may travel in their place: they iterate as the items, and nobody changes their number.
+
+    A list is copied (8 bytes an item): the caller of `map_async` may go on to change it.
+    """
     numpy: Any = sys.modules.get("numpy")
-    return numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1
+    return type(items) in (tuple, range) or (
+        numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1
+    )

@@ -6,17 +6,20 @@ consumer's, and nothing is read any more once the consumer stops.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from nbpar.backends.base import Backend, Streamed
-from nbpar.errors import JobInterrupt
 from nbpar.job import Job, as_raised
 from nbpar.options import OnError
 
 __all__ = ["stream"]
 
 R = TypeVar("R")
+
+SLOW_S = 0.01
+"""Longer than this the input is not read on before what was read is handed out and what has ended is given out."""
 
 
 def stream(
@@ -60,9 +63,7 @@ def stream(
                     raise as_raised(error)
         job.wait()
     except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, JobInterrupt) or any(interrupt is error.__cause__ for error in job.errors):
-            raise
-        job.interrupt()
+        job.interrupt(interrupt)
     finally:
         # Not waited for: a generator that is dropped may be closed by any thread, the dispatcher's own included.
         job.cancel()
@@ -90,30 +91,42 @@ class _Reader:
         self._n_workers = n_workers
         self._window = window
         self._closed = False
+        self._error: Exception | None = None
 
     def read(self, n_out: int) -> bool:
         """Read what may be read when `n_out` results were given out; False when all were."""
         source = self._source
         per_round = self._n_workers * self._backend.chunk_size(self._job.id)
         limit = self._window or 4 * per_round
-        n_read = 0
+        begin_s = time.perf_counter()
+        n_read = n_fed = 0
         while not self._closed and source.n_added - n_out < limit:
-            if n_read >= per_round and self._job.has_ready(n_out, ordered=self._ordered):
-                break  # the workers have enough; the consumer need not wait for the input
-            try:
-                item = next(self._items)
-            except StopIteration:
-                self._closed = True
-                self._job.input_ended(source.n_added)
-                self._feed()
+            # However slow the input, the workers get what is there, and the consumer what has ended.
+            slow = time.perf_counter() - begin_s > SLOW_S
+            if (n_read >= per_round or slow) and self._job.has_ready(n_out, ordered=self._ordered):
                 break
-            source.add(item)
-            n_read += 1
-            if n_read % per_round == 0:  # the workers begin while the input is read on
+            if n_read - n_fed >= per_round or (slow and n_read > n_fed):
                 self._feed()
-        if n_read % per_round:
+                n_fed = n_read
+            try:
+                source.add(next(self._items))
+                n_read += 1
+            except StopIteration:
+                self._close()
+            except Exception as error:  # noqa: BLE001  # the input's own: it is raised when what came before is out
+                self._error = error
+                self._close()
+        if n_read > n_fed:
             self._feed()
-        return not (self._closed and n_out == source.n_added)
+        ended = self._closed and n_out == source.n_added
+        if ended and self._error is not None:
+            raise self._error
+        return not ended
+
+    def _close(self) -> None:
+        self._closed = True
+        self._job.input_ended(self._source.n_added)
+        self._feed()
 
     def _feed(self) -> None:
         self._backend.feed(self._job.id, self._source.n_added, closed=self._closed)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -60,11 +60,9 @@ def _threads() -> set[threading.Thread]:
 def descriptors() -> set[str]:
     """Open descriptors by number and what they are."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
-        except OSError:
-            continue
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that lists the folder is gone
+            found.add(f"{link.name} {link.readlink()}")
     return found
 
 
@@ -89,7 +87,7 @@ def no_leftovers() -> Iterator[None]:
         raise AssertionError(f"left behind: {left}") from None
 
 
-def start_script(code: str, *args: str, **options: object) -> subprocess.Popen[str]:
+def start_script(code: str, *args: str, start_new_session: bool = False) -> subprocess.Popen[str]:
     """Start a script in a process of its own."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "NBPAR_UI": "off"}
     return subprocess.Popen(
@@ -98,7 +96,7 @@ def start_script(code: str, *args: str, **options: object) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env=environ,
-        **options,  # type: ignore[call-overload]
+        start_new_session=start_new_session,
     )
 
 

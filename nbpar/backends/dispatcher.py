@@ -198,9 +198,20 @@ class Dispatcher:
                 raise PoolClosedError("this pool was shut down; make another one")
             self._commands.append(command)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
-                self._thread.start()
+                self._start_thread()
         self._workers.wake()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no more threads, or a Ctrl-C after it has begun
+            if thread.ident is None:
+                self._commands.pop()
+            else:
+                self._thread = thread
+            raise
+        self._thread = thread
 
     # --- the dispatcher's thread --------------------------------------------------------------------------------------
 
@@ -356,7 +367,7 @@ class Dispatcher:
             case NoJob():
                 self._fail_job(event.job_id, event.error)
             case NotReady():
-                error = WorkerStartError(f"worker_init failed: {type(event.error).__name__}: {event.error}")
+                error = WorkerStartError(f"worker_init failed: {type(event.error).__name__}: {safe_str(event.error)}")
                 error.__cause__ = event.error
                 self._scheduler.worker_refused(event.worker_id)
                 self._fail_everything(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from nbpar.backends.base import NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent
+from nbpar.backends.base import NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
 from nbpar.errors import SerializationError
 from nbpar.wire.channel import Message
 from nbpar.wire.codec import Codec, DecodeFailure
@@ -74,7 +74,8 @@ def _decode_each(
         while index in failed:
             index += 1
         if type(value) is DecodeFailure:
-            error = SerializationError(f"the result could not be rebuilt: {type(value.error).__name__}: {value.error}")
+            told = f"{type(value.error).__name__}: {safe_str(value.error)}"
+            error = SerializationError(f"the result could not be rebuilt: {told}")
             error.__cause__ = value.error
             bad.append((index, error, ""))
         else:

@@ -127,34 +127,37 @@ class ProcessWorkers:
 
     def start(self, worker_id: int) -> None:
         """Start a process; a failure is told by the next `poll`."""
-        begin_s = time.perf_counter()
         self._slots[worker_id].clear()
-        ours, theirs = channel_pair()
-        pipe_in, pipe_out = os.pipe()
-        os.set_blocking(pipe_in, False)
-        forked = self._options.start_method == "fork"
         try:
-            pipe: Any = pipe_out if forked else _PipeEnd(pipe_out)
-            args = (theirs, self._board, pipe, self._setup(worker_id, (ours.fileno(), pipe_in)))
-            process = start_process(self._context, worker_id, worker_main.run, args)
+            one = self._start(worker_id)
         except Exception as error:  # noqa: BLE001  # whatever the system refuses: told as a start that failed
-            ours.close()
-            os.close(pipe_in)
             reason = f"{type(error).__name__}: {error}"
             self._failed_starts.append(Gone(worker_id, 0, None, None, start_error=reason))
             return
-        finally:
-            theirs.close()
-            os.close(pipe_out)
-        sentinel, owns = _sentinel(process, self._options.start_method)
-        channel = Channel(ours)
-        shipper = Shipper(channel, self._codec)
-        one = _Process(worker_id, process, process.pid, channel, shipper, pipe_in, sentinel, owns, begin_s)
-        forget_process(process)
+        forget_process(one.process)
         self._processes[worker_id] = one
         self._selector.register(one.channel, selectors.EVENT_READ, ("channel", one))
-        self._selector.register(pipe_in, selectors.EVENT_READ, ("pipe", one))
-        self._selector.register(sentinel, selectors.EVENT_READ, ("sentinel", one))
+        self._selector.register(one.pipe_fd, selectors.EVENT_READ, ("pipe", one))
+        self._selector.register(one.sentinel, selectors.EVENT_READ, ("sentinel", one))
+
+    def _start(self, worker_id: int) -> _Process:
+        begin_s = time.perf_counter()
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            our_end, their_end = channel_pair()
+            ours.callback(our_end.close)
+            theirs.callback(their_end.close)
+            pipe_in, pipe_out = os.pipe()
+            ours.callback(os.close, pipe_in)
+            theirs.callback(os.close, pipe_out)
+            os.set_blocking(pipe_in, False)
+            pipe: Any = pipe_out if self._options.start_method == "fork" else _PipeEnd(pipe_out)
+            args = (their_end, self._board, pipe, self._setup(worker_id, (our_end.fileno(), pipe_in)))
+            process = start_process(self._context, worker_id, worker_main.run, args)
+            ours.pop_all()  # kept from here on
+        sentinel, owns = _sentinel(process, self._options.start_method)
+        channel = Channel(our_end)
+        shipper = Shipper(channel, self._codec)
+        return _Process(worker_id, process, process.pid, channel, shipper, pipe_in, sentinel, owns, begin_s)
 
     def _setup(self, worker_id: int, own_fds: tuple[int, ...]) -> WorkerSetup:
         options = self._options
@@ -322,7 +325,8 @@ class ProcessWorkers:
         os.close(process.pipe_fd)
         if process.owns_sentinel:
             os.close(process.sentinel)
-        process.process.close()
+        with contextlib.suppress(ValueError):  # its exit code was taken by somebody else (SIGCHLD ignored)
+            process.process.close()
         self._processes.pop(process.worker_id, None)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from nbpar.options import PoolOptions
 from nbpar.wire import shared
 from nbpar.wire.board import BOARD_WORDS, Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
-from nbpar.worker.context import Context, current_context, set_context
+from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
 from nbpar.worker.execute import Report, Work, run_chunk
 
 __all__ = ["SerialBackend"]
@@ -30,9 +31,10 @@ __all__ = ["SerialBackend"]
 class _Run:
     """A job under way: how far its input has been run."""
 
-    def __init__(self, job: JobSpec, *, star: bool) -> None:
+    def __init__(self, job: JobSpec, context: Context) -> None:
         self.job = job
-        self.work = Work(job.function, star, job.seed, job.options.seed is not None)
+        self.context = context
+        self.work = Work(job.function, job.star, job.seed, job.options.seed is not None)
         self.n_run = 0
         self.failed = False
         self.cancelled = False
@@ -45,15 +47,23 @@ class SerialBackend:
 
     def __init__(self, options: PoolOptions) -> None:
         self._options = options
-        self._slot = Slot((ctypes.c_uint64 * BOARD_WORDS)(), 0)
         outer = current_context()
+        self._worker_id = 0 if outer is None else outer.worker_id
         # Inside a worker, what per_worker built there serves here as well.
-        values = {} if outer is None or outer.values is None else outer.values
-        self._context = Context(0 if outer is None else outer.worker_id, self._slot, values=values)
+        self._values = {} if outer is None or outer.values is None else outer.values
+        self._contexts = threading.local()  # each thread that calls runs tasks of its own
         self._runs: dict[int, _Run] = {}
         self._n_chunks = 0
         self._began = False
         self._closed = False
+
+    @property
+    def _context(self) -> Context:
+        context: Context | None = getattr(self._contexts, "here", None)
+        if context is None:
+            slot = Slot((ctypes.c_uint64 * BOARD_WORDS)(), 0)
+            context = self._contexts.here = Context(self._worker_id, slot, values=self._values)
+        return context
 
     def submit(self, job: JobSpec) -> None:
         """Run a job."""
@@ -61,11 +71,10 @@ class SerialBackend:
             raise PoolClosedError("this pool was shut down; make another one")
         if not self._began:
             self._begin()
-        run = self._runs[job.job_id] = _Run(job, star=job.star)
+        self._runs[job.job_id] = _Run(job, self._context)
         now_s = time.perf_counter()
-        job.sink.apply(WorkerStarted(self._context.worker_id, os.getpid(), now_s, now_s))
+        job.sink.apply(WorkerStarted(self._worker_id, os.getpid(), now_s, now_s))
         self.feed(job.job_id, job.n_available, closed=job.closed)
-        del run
 
     def _begin(self) -> None:
         self._began = True
@@ -83,7 +92,7 @@ class SerialBackend:
             return
         try:
             self._run_to(run, n_available)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TaskInterrupt):
             self._end(run, "cancelled")
             raise
         if run.failed:
@@ -110,15 +119,16 @@ class SerialBackend:
     ) -> None:
         self._n_chunks += 1
         chunk_id, context = self._n_chunks, self._context
+        slot = context.slot
         context.attempt, context.seed = attempt, run.job.seed
         interrupts: list[BaseException] = []
 
         def report(one: Report) -> None:
             self._report(run, one, attempt, waiting, interrupts)
             if run.failed or run.cancelled or interrupts:
-                self._slot.drop(chunk_id)
+                slot.drop(chunk_id)
 
-        outer, words = current_context(), bytes(self._slot.words)
+        outer, words = current_context(), bytes(slot.words)
         set_context(context, whole_process=False)
         try:
             run_chunk(
@@ -132,7 +142,7 @@ class SerialBackend:
             )
         finally:
             set_context(outer, whole_process=False)
-            self._slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
+            slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
         if interrupts:
             raise interrupts[0]
 
@@ -166,12 +176,12 @@ class SerialBackend:
             n_failed += 1
             self._failed(run, error, index)
         if stop > first:
-            job.sink.apply(ChunkDone(self._context.worker_id, first, stop, report.begin_s, report.end_s, n_failed))
+            job.sink.apply(ChunkDone(self._worker_id, first, stop, report.begin_s, report.end_s, n_failed))
 
     def _failed(self, run: _Run, error: BaseException, index: int) -> None:
         job = run.job
         item = job.source.take(index, index + 1)[0]
-        worker_id = self._context.worker_id
+        worker_id = self._worker_id
         outcome: TaskError = task_error(
             strip_own_frames(error), index=index, item=item, worker_id=worker_id, traceback=traceback_text(error)
         )
@@ -198,10 +208,11 @@ class SerialBackend:
 
     def activities(self, job_id: int) -> Mapping[int, Activity]:
         """What runs now, as the ticker's thread sees it."""
-        slot = self._slot
-        if job_id not in self._runs or slot.index is None:
+        run = self._runs.get(job_id)
+        if run is None or run.context.index is None:
             return {}
-        return {self._context.worker_id: Activity(slot.index, slot.since_s, 0, slot.tracked)}
+        slot = run.context.slot
+        return {self._worker_id: Activity(slot.index, slot.since_s, 0, slot.tracked)}
 
     def pids(self) -> Mapping[int, int]:
         """The kernel's own."""

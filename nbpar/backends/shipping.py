@@ -37,11 +37,14 @@ class PreparedJob(NamedTuple):
         Hash of the function's bytes: the same for an unchanged function.
     setup : bytes
         A pickled :class:`~nbpar.wire.messages.JobSetup`.
+    handles : tuple
+        Shared objects that the function refers to: alive until the job ends, whatever becomes of the user's names.
     """
 
     key: str
     function: Encoded
     setup: bytes
+    handles: tuple[Any, ...]
 
     @property
     def speed_key(self) -> str:
@@ -68,7 +71,8 @@ def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
     setup = job_setup(
         job.function, key=digest.hexdigest(), star=job.star, seed=job.seed, seeded=job.options.seed is not None
     )
-    return PreparedJob(setup.function_key, function, pickle.dumps(setup))
+    handles = tuple(shared.handle(shared_id) for shared_id in function.shared_ids)
+    return PreparedJob(setup.function_key, function, pickle.dumps(setup), handles)
 
 
 class Shipper:

@@ -26,7 +26,7 @@ from nbpar.wire import shared
 from nbpar.wire.board import BOARD_WORDS, Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
-from nbpar.worker.execute import Report, Work, run_chunk
+from nbpar.worker.execute import Report, Unusable, Work, run_chunk
 
 __all__ = ["ThreadWorkers"]
 
@@ -122,7 +122,9 @@ class ThreadWorkers:
         if worker is None or worker.thread is None:
             return
         if gently:
-            _raise_in(worker.thread, TaskInterrupt)
+            with worker.lock:
+                if worker.chunk_id is not None:  # else it would be raised where nobody expects it
+                    _raise_in(worker.thread, TaskInterrupt)
             return
         running, _ = self.look(worker_id)
         worker.abandoned = True
@@ -225,14 +227,15 @@ class ThreadWorkers:
         try:
             with worker.lock:
                 worker.chunk_id = chunk.chunk_id
+            items = [_unwrap(item) for item in order.items]
             worker.context.attempt, worker.context.seed = chunk.attempt, order.work.seed
             run_chunk(
                 order.work,
-                [shared.unwrap(item) for item in order.items],
+                items,
                 chunk_id=chunk.chunk_id,
                 start=chunk.start,
                 context=worker.context,
-                quick=order.quick,
+                quick=order.quick and not any(type(item) is Unusable for item in items),
                 report=report,
                 returnable=order.returnable,
             )
@@ -243,6 +246,7 @@ class ThreadWorkers:
                 with worker.lock:  # from here on no interrupt is raised for this chunk
                     worker.chunk_id = None
                     _clear_raise()
+                worker.context.slot.end_chunk()
                 if not told:
                     report(Report(chunk.stop, final=True))
                 return
@@ -254,6 +258,13 @@ class ThreadWorkers:
         if context is not None:
             stream: Literal["stdout", "stderr"] = "stderr" if is_stderr else "stdout"
             self._events.put(Printed(context.worker_id, index, stream, text.split("\n")))
+
+
+def _unwrap(item: Any) -> Any:
+    try:
+        return shared.unwrap(item)
+    except Exception as error:  # noqa: BLE001  # a __setstate__ of the user's: its task fails
+        return Unusable(error)
 
 
 def _ended(worker_id: int, chunk_id: int, report: Report) -> TasksEnded:

@@ -14,7 +14,7 @@ task that was tried more than once.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +45,8 @@ EXIT_WAIT_S = 2.0
 """A worker that was asked to end (its `worker_exit` may hang) gets SIGKILL after so long."""
 
 MAX_START_FAILURES = 3
+RETRY_START_S = 0.05
+"""After a worker that could not be started the next is tried so much later, and twice as late each time."""
 
 RECALL_AFTER_S = 0.05
 """A chunk that waits so long behind another, while a worker has nothing to do, is asked back. After the same time
@@ -166,9 +168,14 @@ class Scheduler:
         self._tasks_per_worker = tasks_per_worker
         self._idle_timeout_s = idle_timeout_s
         self._jobs: dict[int, _Job] = {}
-        self._turn: deque[int] = deque()  # job ids; the next to be served stands first
+        self._turn: OrderedDict[int, None] = OrderedDict()  # job ids; the next to be served stands first
+        self._touched: set[int] = (
+            set()
+        )  # jobs that may have ended since the last decision: all are not looked at each time
+        self._n_timed = 0  # jobs with a timeout
         self._n_chunks = 0
-        self._n_start_failures = 0
+        self._n_start_failures = self._n_failures_seen = 0
+        self._start_at_s = 0.0
         self._wanted = False  # whether workers should be there at all
         self._idle_since_s: float | None = None
         self._pending: list[Instruction] = []
@@ -179,7 +186,9 @@ class Scheduler:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
         sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
         self._jobs[plan.job_id] = _Job(plan, sizer, plan.n_available, plan.closed)
-        self._turn.append(plan.job_id)
+        self._turn[plan.job_id] = None
+        self._touched.add(plan.job_id)
+        self._n_timed += plan.timeout_s is not None
         self._wanted = True
         self._idle_since_s = None
 
@@ -188,6 +197,7 @@ class Scheduler:
         if (job := self._jobs.get(job_id)) is not None:
             job.n_available = n_available
             job.closed = closed
+            self._touched.add(job_id)
 
     def pause(self, job_id: int, *, paused: bool) -> None:
         """Hold a job: what runs ends, nothing more is sent until it is resumed."""
@@ -204,6 +214,7 @@ class Scheduler:
         if job is None or job.stopping is not None:
             return
         job.stopping = status
+        self._touched.add(job_id)
         job.stop_at_s = now_s + STOP_WAIT_S
         job.waiting.clear()
         job.n_again = 0
@@ -295,6 +306,7 @@ class Scheduler:
         job = self._jobs.get(chunk.job_id)
         if job is None:
             return None
+        self._touched.add(chunk.job_id)
         job.n_in_flight -= chunk.stop - held.done_to
         if job.stopping is not None or held.done_to >= chunk.stop:
             return None
@@ -317,8 +329,8 @@ class Scheduler:
 
     @property
     def start_failed(self) -> bool:
-        """Whether workers cannot be started: several in a row ended before they were ready."""
-        return self._n_start_failures >= MAX_START_FAILURES
+        """Whether workers cannot be started: several in a row ended before they were ready, and none is up."""
+        return self._n_start_failures >= MAX_START_FAILURES and not self.has_workers
 
     def give_up_starting(self) -> None:
         """Stop trying to start workers; the next job tries again."""
@@ -352,6 +364,7 @@ class Scheduler:
         worker.n_tasks += n_new
         job = self._jobs.get(chunk.job_id)
         if job is not None:
+            self._touched.add(chunk.job_id)
             job.n_in_flight -= n_new
             job.n_unbegun = 0
             job.sizer.observe(n_tasks=n_new, work_s=work_s, n_bytes=n_bytes + held.sent_bytes * n_new // len(chunk))
@@ -406,10 +419,15 @@ class Scheduler:
         looks = [0.05 for worker in self._workers if worker.must_yield and worker.n_signals < 2]
         if any(len(worker.held) > 1 for worker in self._workers):
             looks.append(RECALL_AFTER_S)
-        looks += [job.stop_at_s - now_s for job in self._jobs.values() if job.stop_at_s is not None]
-        looks += [
-            min(0.05, job.plan.timeout_s / 5) for job in self._jobs.values() if job.plan.timeout_s and job.n_in_flight
-        ]
+        # Those that wait to be stopped stay among the touched; those with a timeout that run are on some worker.
+        jobs = {held.chunk.job_id for worker in self._workers for held in worker.held} if self._n_timed else set()
+        for job in (self._jobs[job_id] for job_id in jobs | self._touched if job_id in self._jobs):
+            if job.stop_at_s is not None:
+                looks.append(job.stop_at_s - now_s)
+            if job.plan.timeout_s is not None:
+                looks.append(min(0.05, job.plan.timeout_s / 5))
+        if self._wanted and self._start_at_s > now_s:
+            looks.append(self._start_at_s - now_s)
         if self._idle_timeout_s is not None and self._idle_since_s is not None and self._wanted:
             looks.append(self._idle_since_s + self._idle_timeout_s - now_s)
         return max(0.0, min(looks)) if looks else None
@@ -446,8 +464,13 @@ class Scheduler:
             self._idle_since_s = now_s
         elif self._idle_timeout_s is not None and now_s - self._idle_since_s >= self._idle_timeout_s:
             self._wanted = False
+        if self._n_start_failures != self._n_failures_seen:
+            self._n_failures_seen = self._n_start_failures
+            pause_s = min(RETRY_START_S * 2**self._n_start_failures, 5.0) if self._n_start_failures else 0.0
+            self._start_at_s = now_s + pause_s
+        may_start = self._wanted and not self.start_failed and now_s >= self._start_at_s
         for worker_id, worker in enumerate(self._workers):
-            if worker.state == "absent" and self._wanted and not self.start_failed:
+            if worker.state == "absent" and may_start:
                 worker.state = "starting"
                 self._pending.append(StartWorker(worker_id))
             elif worker.state == "ready" and not worker.held and (reason := self._reason_to_stop(worker)):
@@ -476,7 +499,7 @@ class Scheduler:
     @property
     def needs_board(self) -> bool:
         """Whether :meth:`decide` has to know what workers run."""
-        return any(job.plan.timeout_s for job in self._jobs.values()) or any(
+        return self._n_timed > 0 or any(
             len(worker.held) > 1 and worker.held[1].recalled_at_s is not None for worker in self._workers
         )
 
@@ -512,8 +535,8 @@ class Scheduler:
         if allowance is not None and (allowance < 1 or depth > 0):
             return None
         for _ in range(len(self._turn)):
-            job_id = self._turn[0]
-            self._turn.rotate(-1)
+            job_id = next(iter(self._turn))
+            self._turn.move_to_end(job_id)
             job = self._jobs[job_id]
             if job.paused or job.stopping is not None or depth >= job.sizer.depth:
                 continue
@@ -549,17 +572,22 @@ class Scheduler:
         return start, stop, 1
 
     def _end_jobs(self, now_s: float) -> None:
-        for job_id, job in list(self._jobs.items()):
+        touched, self._touched = self._touched, set()
+        for job_id in sorted(touched):
+            job = self._jobs.get(job_id)
+            if job is None:
+                continue
             if job.stopping is not None:
                 if job.n_in_flight > 0 and job.stop_at_s is not None and now_s < job.stop_at_s:
+                    self._touched.add(job_id)
                     continue
                 self._pending.append(job.stopping)
             elif job.exhausted:
                 self._pending.append(EndJob(job_id, "done"))
             else:
                 continue
-            del self._jobs[job_id]
-            self._turn.remove(job_id)
+            del self._jobs[job_id], self._turn[job_id]
+            self._n_timed -= job.plan.timeout_s is not None
             self._idle_since_s = None if self._jobs else now_s
 
     def ended_to(self, worker_id: int) -> int:

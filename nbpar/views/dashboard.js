@@ -86,6 +86,11 @@ class Job {
     });
     model.on("change:scene", () => this.take(model.get("scene")));
     for (const event of ["destroy", "comm:close"]) model.on(event, () => { this.gone = true; });
+    // A model that was made again, on a page opened anew, may have missed messages while it was made, even the last.
+    if (this.scene && this.scene.seq > 1) {
+      this.asked = true;
+      model.send({ want: "all" });
+    }
   }
 
   get ended() { return this.gone || !this.scene || ENDED.includes(this.scene.status); }

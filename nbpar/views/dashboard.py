@@ -89,7 +89,11 @@ class Dashboard:
         """Replace the card by the picture that stays, and give the widget's comm back."""
         widget, self._widget = self._widget, None
         if widget is not None:  # first: a click under way must see that there is nothing left to cancel
-            widget.send({"scene": self._scene.change(snapshot, cell_is_running=self._cell.is_running)})
+            self._link.has_ended = True
+            message = self._scene.change(snapshot, cell_is_running=self._cell.is_running)
+            if self._link.wants_all or self._link.was_restored:  # no update comes after this one
+                message = self._scene.full()
+            widget.send({"scene": message})
         # Nothing of a widget may stay in the saved output: a trusted reopen would show "model not found" instead.
         self._cell.publish(_static(snapshot), self._display_id, update=True)
         # On a page that was reloaded JupyterLab has forgotten the display id, so the picture did not get there; closing
@@ -111,6 +115,7 @@ class _Link:
         self.scene = scene
         self.controls = controls
         self.wants_all = False  # a front end has missed a message
+        self.has_ended = False  # no update will answer it
         self.was_restored = False  # a front end has asked for the state of all widgets
 
     def handle(self, widget: Any, content: object, _buffers: object = None) -> None:
@@ -119,6 +124,8 @@ class _Link:
             return
         if content.get("want") == "all":
             self.wants_all = True
+            if self.has_ended:
+                widget.send({"scene": self.scene.full()})
         job_id = content.get("cancel")
         if job_id is not None and job_id == self.scene.job_id and self.controls is not None:
             self.controls.cancel()

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from nbpar.errors import SerializationError
 from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
 
-__all__ = ["Segment", "Shared", "attach", "detach", "segment", "unwrap"]
+__all__ = ["Segment", "Shared", "attach", "detach", "handle", "segment", "unwrap"]
 
 T = TypeVar("T")
 
@@ -152,6 +152,11 @@ def segment(shared_id: int) -> Segment | None:
     return _segments.get(shared_id)
 
 
+def handle(shared_id: int) -> Shared[Any] | None:
+    """The kernel's handle for an id; None once it was dropped."""
+    return _handles.get(shared_id)
+
+
 # --- the worker's side ------------------------------------------------------------------------------------------------
 
 _attached: dict[int, AttachedShared] = {}  # by id, until the kernel says UNSHARE
@@ -169,12 +174,12 @@ def detach(shared_id: int) -> None:
 
 
 def _resolve(shared_id: int) -> Any:
-    handle = _attached.get(shared_id) or _handles.get(shared_id)
-    if handle is None:
+    found = _attached.get(shared_id) or _handles.get(shared_id)
+    if found is None:
         raise LookupError(
             "a Shared handle is not known here: only the kernel shares objects, and only while it holds them"
         )
-    return handle
+    return found
 
 
 def unwrap(item: Any) -> Any:

@@ -76,6 +76,7 @@ def run_chunk(
         slot.end_chunk()
         return
     slot.begin_chunk(chunk_id)
+    foreign: TaskInterrupt | None = None
     begin_s = perf_counter()
     current = Report(start, begin_s=begin_s)
     try:
@@ -96,15 +97,16 @@ def run_chunk(
                 report(current)
                 current = Report(index, begin_s=perf_counter())
         slot.words[TASK] = 0  # inside the try: an interrupt comes before this store, or not at all
-    except TaskInterrupt:
-        pass
+    except TaskInterrupt as interrupt:
+        if not slot.drops(chunk_id):  # it is meant for a task around this one, whose map this is
+            foreign = interrupt
     slot.words[TASK] = 0
     current.end_s = perf_counter()
     current.final = True
-    try:
-        report(current)
-    finally:
-        slot.end_chunk()
+    report(current)
+    slot.end_chunk()  # not when the report fails: then this chunk is what the worker dies of
+    if foreign is not None:
+        raise foreign
 
 
 class Unusable:

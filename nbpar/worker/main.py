@@ -119,6 +119,7 @@ class _Worker:
                 case Kind.STOP:
                     self._call_hook(self.setup.worker_exit, None)
                     return
+            del message  # an idle worker must not hold on to the arguments of its last task
 
     def _call_hook(self, hook: tuple[bytes, list[bytes]] | None, kind: Kind | None) -> bool:
         """Call `worker_init` or `worker_exit`; an error is reported as `kind`, or printed."""

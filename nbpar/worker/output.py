@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,8 @@ class Sender:
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
         self._lock = threading.Lock()  # guards the socket's sending side: helper threads of a task may print
+        self._sender = 0  # the thread that sends at the moment
+        self._waiting: deque[Message] = deque()  # what a finalizer wrote in the middle of a send; sent right after it
         self._deferred = False
         self.busy = False
 
@@ -42,12 +45,23 @@ class Sender:
 
     def send(self, message: Message) -> None:
         """Send a whole message."""
-        main = threading.current_thread() is threading.main_thread()
+        me = threading.get_ident()
+        if self._sender == me:
+            # The garbage collector ran within a send of this thread, and a finalizer of the user's prints.
+            self._waiting.append(message)
+            return
+        main = me == threading.main_thread().ident
         if main:
             self.busy = True
         try:
             with self._lock:
-                self._channel.send(message)
+                self._sender = me
+                try:
+                    self._channel.send(message)
+                    while self._waiting:
+                        self._channel.send(self._waiting.popleft())
+                finally:
+                    self._sender = 0
         finally:
             if main:
                 self.busy = False

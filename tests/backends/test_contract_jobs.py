@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -123,10 +124,8 @@ def test_worker_is_freed_when_a_cancelled_task_swallows_its_interrupt(pool: Pool
     def stubborn(_: int) -> None:
         (tmp_path / "begun").touch()
         while True:
-            try:
+            with contextlib.suppress(BaseException):  # that is the stubbornness
                 time.sleep(1000)
-            except BaseException:  # noqa: BLE001, S110, PERF203  # that is the stubbornness
-                pass
 
     job = pool.map_async(stubborn, [0])
     until((tmp_path / "begun").exists)
@@ -141,10 +140,8 @@ def test_except_exception_lets_the_interrupt_pass_when_cancelled(pool: Pool, tmp
     def task(_: int) -> None:
         (tmp_path / "begun").touch()
         while True:
-            try:
+            with contextlib.suppress(Exception):  # as users write it
                 time.sleep(0.01)
-            except Exception:  # noqa: BLE001, S110, PERF203  # as users write it
-                pass
 
     job = pool.map_async(task, [0])
     until((tmp_path / "begun").exists)
@@ -254,7 +251,7 @@ def test_future_has_the_exception_when_the_task_failed(pool: Pool) -> None:
 
 
 def test_futures_work_with_the_standard_library_when_many(pool: Pool) -> None:
-    futures = {pool.submit(pow, x, 2): x for x in range(50)}
+    futures: dict[Any, int] = {pool.submit(pow, x, 2): x for x in range(50)}
     assert {futures[one]: one.result() for one in as_completed(futures, timeout=20)} == {x: x * x for x in range(50)}
 
 
@@ -495,8 +492,12 @@ def test_nothing_happens_when_an_unused_pool_is_shut_down(make_pool: MakePool) -
 
 @only(*WITH_WORKERS)
 def test_jobs_are_waited_for_when_the_block_ends(make_pool: MakePool) -> None:
+    def task(x: int) -> int:
+        time.sleep(0.05)
+        return x
+
     with make_pool() as pool:
-        job = pool.map_async(lambda x: time.sleep(0.05) or x, range(4))
+        job = pool.map_async(task, range(4))
     assert job.results == [0, 1, 2, 3]
     assert job.status == "done"
 
@@ -559,7 +560,7 @@ def test_nothing_is_lost_when_jobs_begin_while_the_pool_closes(make_pool: MakePo
 
         thread = threading.Thread(target=begin, args=(pool, jobs))
         thread.start()
-        until(lambda jobs=jobs: jobs)
+        until(jobs.copy)
         pool.shutdown(wait=False, cancel=True)
         thread.join()
         assert all(job.wait(timeout=10) for job in jobs)

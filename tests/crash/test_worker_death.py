@@ -57,7 +57,7 @@ def test_only_the_running_task_is_lost_when_its_worker_dies(
         return item["n"]
 
     begin_s = time.monotonic()
-    got = pool.map(task, [{"n": n} for n in range(12)], on_error="return")
+    got: Any = pool.map(task, [{"n": n} for n in range(12)], on_error="return")
     assert time.monotonic() - begin_s < NOTICED_S + SLACK_S
     assert got[:4] + got[5:] == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     error: Any = got[4]
@@ -111,8 +111,11 @@ def test_task_is_given_up_when_it_kills_every_worker(pool: Pool, tmp_path: Path)
 
 
 def test_every_task_is_lost_alone_when_all_kill(pool: Pool) -> None:
-    got = pool.map(lambda x: os._exit(1), range(4), on_error="return")
-    assert [error.index for error in got] == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    def task(x: int) -> Any:
+        os._exit(1)
+
+    got: Any = pool.map(task, range(4), on_error="return")
+    assert [error.index for error in got] == [0, 1, 2, 3]
 
 
 def test_nothing_is_lost_when_an_idle_worker_is_killed(pool: Pool) -> None:
@@ -171,7 +174,7 @@ class Deadly:
 @pytest.mark.parametrize("chunk_size", [None, 4])
 def test_only_its_task_is_lost_when_unpickling_an_argument_kills(pool: Pool, chunk_size: int | None) -> None:
     items: list[Any] = [0, 1, Deadly(), 3, 4, 5]
-    got = pool.map(lambda item: item, items, on_error="return", chunk_size=chunk_size)
+    got: Any = pool.map(lambda item: item, items, on_error="return", chunk_size=chunk_size)
     assert got[:2] + got[3:] == [0, 1, 3, 4, 5]
     assert isinstance(got[2], WorkerDiedError)
     assert (got[2].index, got[2].exit_code) == (2, 5)
@@ -186,7 +189,7 @@ class DeadlyResult:
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_only_its_task_is_lost_when_pickling_a_result_kills(pool: Pool, chunk_size: int | None) -> None:
-    got = pool.map(lambda x: DeadlyResult() if x == 2 else x, range(6), on_error="return", chunk_size=chunk_size)
+    got: Any = pool.map(lambda x: DeadlyResult() if x == 2 else x, range(6), on_error="return", chunk_size=chunk_size)
     assert got[:2] + got[3:] == [0, 1, 3, 4, 5]
     assert isinstance(got[2], WorkerDiedError)
     assert (got[2].index, got[2].exit_code) == (2, 6)
@@ -208,7 +211,7 @@ def test_pool_says_so_when_workers_die_at_their_start(method: str) -> None:
 
 
 def test_worker_is_replaced_when_a_task_closes_all_its_descriptors(pool: Pool) -> None:
-    got = pool.map(lambda x: os.closerange(0, 1000) if x == 1 else x, range(4), on_error="return", chunk_size=1)
+    got: Any = pool.map(lambda x: os.closerange(0, 1000) if x == 1 else x, range(4), on_error="return", chunk_size=1)
     assert [got[0], *got[2:]] == [0, 2, 3]
     assert isinstance(got[1], WorkerDiedError)
 
@@ -225,7 +228,7 @@ def test_workers_are_replaced_when_a_task_leaves_a_process_behind(pool: Pool, tm
         return x
 
     try:
-        got = pool.map(task, range(3), on_error="return", chunk_size=1)
+        got: Any = pool.map(task, range(3), on_error="return", chunk_size=1)
         assert isinstance(got[0], WorkerDiedError)
         assert (got[0].exit_code, got[1:]) == (8, [1, 2])
     finally:
@@ -238,13 +241,17 @@ def test_stream_goes_on_when_workers_die(pool: Pool) -> None:
 
 
 def test_future_has_the_death_when_its_worker_died(pool: Pool) -> None:
-    error = pool.submit(os._exit, 3).exception(timeout=20)
+    future: nbpar.TaskFuture[Any] = pool.submit(os._exit, 3)
+    error = future.exception(timeout=20)
     assert isinstance(error, WorkerDiedError)
     assert error.exit_code == 3
 
 
 def test_others_go_on_when_one_job_kills_its_workers(pool: Pool) -> None:
-    deadly = pool.map_async(lambda x: os._exit(1), range(5), on_error="return")
+    def task(x: int) -> Any:
+        os._exit(1)
+
+    deadly = pool.map_async(task, range(5), on_error="return")
     assert pool.map(lambda x: x, range(200), retries=0) == list(range(200))
     assert all(isinstance(error, WorkerDiedError) for error in deadly.result(timeout=30))
 
@@ -276,6 +283,6 @@ def test_stopped_worker_is_killed_when_its_task_times_out(pool: Pool) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         return x
 
-    got = pool.map(task, range(4), timeout=0.3, on_error="return", chunk_size=1)
+    got: Any = pool.map(task, range(4), timeout=0.3, on_error="return", chunk_size=1)
     assert [got[0], *got[2:]] == [0, 2, 3]
     assert isinstance(got[1], TimeoutError)

@@ -37,10 +37,11 @@ def test_slots_do_not_touch_each_other_when_written() -> None:
 
 def test_total_is_told_apart_when_unknown_or_zero() -> None:
     slot = Slot(board(), 0)
-    slot.track(2, None)
-    assert slot.tracked == (2, None)
-    slot.track(0, 0)
-    assert slot.tracked == (0, 0)
+    seen = []
+    for n_done, n_total in ((2, None), (0, 0)):
+        slot.track(n_done, n_total)
+        seen.append(slot.tracked)
+    assert seen == [(2, None), (0, 0)]
 
 
 def test_progress_is_forgotten_when_the_next_task_begins() -> None:

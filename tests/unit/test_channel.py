@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -40,6 +40,11 @@ def same(a: Message, b: Message) -> bool:
         )
 
     return bool(plain(a) == plain(b))
+
+
+def flush_all(kernel: Channel) -> None:
+    while kernel.wants_write:
+        kernel.flush()
 
 
 def as_bytes(message: Message) -> bytes:
@@ -137,8 +142,7 @@ def test_send_returns_at_once_when_nobody_reads(pair: Pair) -> None:
     thread_got: list[Message] = []
     thread = threading.Thread(target=lambda: thread_got.append(worker.receive()))
     thread.start()
-    while kernel.wants_write:
-        kernel.flush()
+    flush_all(kernel)
     thread.join()
     assert bytes(thread_got[0].payload) == payload
 
@@ -161,7 +165,7 @@ def test_descriptors_arrive_with_their_message_when_others_are_around_it(pair: P
         kernel.send(Message(2, (number, 0, 0, 0, 0), fds=[write_end]), later=number < 2)
         kernel.send(Message(3), later=True)
     kernel.send(Message(4))
-    messages = []
+    messages: list[Message] = []
     while not messages or messages[-1].kind != 4:
         if kernel.wants_write:
             kernel.flush()
@@ -186,8 +190,7 @@ def test_descriptor_is_the_right_one_when_its_owner_closed_it_before_it_left(pai
     got: list[Message] = []
     thread = threading.Thread(target=lambda: got.extend(worker.receive() for _ in range(2)))
     thread.start()
-    while kernel.wants_write:
-        kernel.flush()
+    flush_all(kernel)
     thread.join()
     os.write(got[1].fds[0], b"here")
     assert os.read(read_end, 10) == b"here"
@@ -227,7 +230,9 @@ def test_worker_learns_it_when_the_kernel_is_gone(pair: Pair) -> None:
 def test_buffers_need_not_be_bytes_when_sent(pair: Pair) -> None:
     kernel, worker = pair
     numbers = struct.pack("<4d", 1.0, 2.0, 3.0, 4.0)
-    kernel.send(Message(1, payload=memoryview(b"abc"), buffers=[memoryview(numbers).cast("d"), bytearray(numbers)]))
+    kernel.send(
+        Message(1, payload=memoryview(b"abc"), buffers=[cast("Any", memoryview(numbers).cast("d")), bytearray(numbers)])
+    )
     message = worker.receive()
     assert (bytes(message.payload), [bytes(one) for one in message.buffers]) == (b"abc", [numbers, numbers])
 

@@ -88,11 +88,23 @@ def test_nothing_more_runs_when_interrupted(context: Context, quick: bool) -> No
     def task(x: int) -> int:
         ran.append(x)
         if x == 3:
+            context.slot.drop(9)
             raise TaskInterrupt
         return x
 
     assert outcome(run(context, task, list(range(10)), quick=quick)) == {100: 0, 101: 1, 102: 2}
     assert ran == [0, 1, 2, 3]
+    assert (context.slot.chunk_id, context.slot.index) == (None, None)
+
+
+def test_an_interrupt_goes_on_when_it_is_meant_for_a_task_around(context: Context) -> None:
+    def task(x: int) -> int:
+        if x == 3:
+            raise TaskInterrupt  # the kernel has not dropped this chunk
+        return x
+
+    with pytest.raises(TaskInterrupt):
+        run(context, task, list(range(10)))
     assert (context.slot.chunk_id, context.slot.index) == (None, None)
 
 

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import nbpar
 
 HEAVY = {
@@ -61,12 +63,8 @@ def test_public_names_are_listed_in_order_and_once() -> None:
 
 def test_private_names_are_no_attributes_when_asked_for() -> None:
     for name in ("nonsense", "_Thing"):
-        try:
+        with pytest.raises(AttributeError, match=name):
             getattr(nbpar, name)
-        except AttributeError as error:
-            assert name in str(error)
-        else:
-            raise AssertionError(name)
 
 
 def test_no_thread_and_no_process_is_started_when_nbpar_is_imported() -> None:

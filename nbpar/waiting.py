@@ -1,0 +1,75 @@
+"""Waiting that a Ctrl-C may break off at any moment without leaving a lock held.
+
+``threading.Event`` and ``Condition`` are Python code around a lock: an interrupt between their lines leaves it locked,
+and the dispatcher, which needs it to tell the job's news, would wait for ever. What is here holds no lock across Python
+code. Used by :class:`nbpar.job.Job`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+__all__ = ["Latch", "Waiters"]
+
+_LOOK_S = 1.0
+"""A waiter looks by itself so often: the one that was to pass the wake-up on may have been interrupted."""
+
+
+class Latch:
+    """Set once; any number of threads wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held until the latch is set: a waiter acquires it and lets go at once
+        self._lock.acquire()
+        self._is_set = False
+
+    def set(self) -> None:
+        """Let all waiters go on; called by one thread."""
+        if not self._is_set:
+            self._is_set = True
+            self._lock.release()
+
+    def is_set(self) -> bool:
+        """Whether :meth:`set` was called."""
+        return self._is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, or for `timeout` seconds; whether it is set."""
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        while not self._is_set:
+            left_s = _LOOK_S if deadline_s is None else min(_LOOK_S, deadline_s - time.monotonic())
+            if left_s <= 0:
+                break
+            if self._lock.acquire(timeout=left_s):
+                self._lock.release()
+        return self._is_set
+
+
+class Waiters:
+    """Threads that wait for a change; each looks again after every :meth:`wake`.
+
+    The owner calls `add` and `wake` under its own lock, and `wait` outside of it.
+    """
+
+    def __init__(self) -> None:
+        self._locks: list[threading.Lock] = []  # one for each wait under way, or broken off, since the last wake
+
+    def add(self) -> threading.Lock:
+        """A lock to :meth:`wait` on, for one wait; taken before the owner's lock is given up, so no wake is missed."""
+        lock = threading.Lock()
+        lock.acquire()
+        self._locks.append(lock)
+        return lock
+
+    @staticmethod
+    def wait(lock: threading.Lock, timeout: float | None = None) -> None:
+        """Wait for the next wake, or for `timeout` seconds."""
+        lock.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
+
+    def wake(self) -> None:
+        """Let all waiters look again."""
+        if self._locks:
+            locks, self._locks = self._locks, []
+            for lock in locks:
+                lock.release()
