@@ -80,6 +80,7 @@ class Job(Generic[R]):
         self._state = JobState(job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, begin_s=self._begin_s)
         self._state.status = "running"
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
+        self.is_taken = False  # whether a blocking call has given the results to its caller
         self._are_gone = False
         self._pool: object = None  # set by the pool: a pool whose handle was dropped lives until its jobs have ended
         self._streamed = n_tasks is None
@@ -328,7 +329,9 @@ class Job(Generic[R]):
         if not self._over.wait(SHORT_S):
             self._display.begin()
             self._over.wait()
-        return self.result()
+        results = self.result()
+        self.is_taken = True
+        return results
 
     def interrupt(self, interrupt: KeyboardInterrupt) -> NoReturn:
         """Cancel on the user's Ctrl-C and say so in one line; an interrupt that a task raised is raised as it is."""

@@ -10,6 +10,7 @@ import itertools
 import os
 import secrets
 import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ R = TypeVar("R")
 MAX_JOBS_KEPT = 100
 
 _job_ids = itertools.count(1)
+_recent_lock = threading.RLock()  # guards the next
 _recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
 
 
@@ -56,7 +58,8 @@ def jobs() -> list[Job[Any]]:
     >>> nbpar.jobs()[-1].results
     [1, 2]
     """
-    found = [entry() if isinstance(entry, weakref.ref) else entry for entry in list(_recent)]
+    with _recent_lock:
+        found = [entry() if isinstance(entry, weakref.ref) else entry for entry in _recent]
     return [job for job in found if job is not None]
 
 
@@ -65,14 +68,15 @@ def _remember(job: Job[Any], *, is_held: bool) -> None:
 
     What has failed or was cancelled keeps what it has. A job that its caller holds (`is_held`) lives as long as that.
     """
-    for place, entry in enumerate(_recent):
-        if isinstance(entry, Job) and entry.status == "done":
-            if entry.is_held:
-                _recent[place] = weakref.ref(entry)
-            else:
-                entry.let_results_go()
     job.is_held = is_held
-    _recent.append(job)
+    with _recent_lock:
+        for place, entry in enumerate(_recent):
+            if isinstance(entry, Job) and entry.status == "done":
+                if entry.is_held:
+                    _recent[place] = weakref.ref(entry)
+                elif entry.is_taken:
+                    entry.let_results_go()
+        _recent.append(job)
 
 
 class WorkerPool:
@@ -430,7 +434,8 @@ class WorkerPool:
             job.interrupt(interrupt)
         except BaseException:
             job.cancel()
-            _recent.remove(job)
+            with _recent_lock:
+                _recent.remove(job)
             raise
         return job
 

@@ -65,6 +65,7 @@ def stream(
     except KeyboardInterrupt as interrupt:
         job.interrupt(interrupt)
     finally:
+        job.is_taken = True
         # Not waited for: a generator that is dropped may be closed by any thread, the dispatcher's own included.
         job.cancel()
 

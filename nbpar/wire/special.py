@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import functools
 import io
+import os
 import pickle
 import sys
 import tempfile
@@ -37,6 +38,8 @@ def reducer_of_kind(kind: type) -> Reducer | None:
         return REDUCERS[kind]
     if kind is type(sys.stdout) or kind is type(sys.stderr) or kind.__name__ == "OutStream":
         return _reduce_stream
+    if kind is type(os.environ):
+        return _reduce_environ
     if issubclass(kind, weakref.ref):
         return _reduce_weakref
     if issubclass(kind, threading.Thread) and not has_own_reduce(kind):
@@ -122,6 +125,10 @@ def _stream_name(obj: Any) -> str:
     if type(obj).__name__ == "OutStream":  # of ipykernel: an older one, from before a redirection
         return obj.name if obj.name in ("stdout", "stderr") else ""
     return ""
+
+
+def _reduce_environ(_pickler: Any, obj: Any) -> Any:
+    return (getattr, (os, "environ")) if obj is os.environ else NotImplemented
 
 
 def make_stream(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,14 @@ class Card:
         self.tasks = self.root.locator(".nbpar-figures > :first-child")
         self.lanes = self.root.locator(".nbpar-side").first.locator("span")
         self.counts = self.root.locator(".nbpar-count")
+        self.now = self.root.locator(".nbpar-now")
         self.canvas = self.root.locator("canvas")
         self.failures = self.root.locator(".nbpar-failures > div > div")
         self.cancel = self.root.get_by_role("button", name="Cancel")
+
+    def wait_working(self) -> None:
+        """Wait until both workers run a task: before that, one alone might do all."""
+        expect(self.now).to_have_text([re.compile(r"^item \d")] * 2)
 
     def wait_drawn(self, colour: str) -> None:
         """Wait until at least 50 dots of the drawing have this colour, ``#rrggbb``."""

@@ -50,8 +50,9 @@ def test_job_ends_when_cancel_is_clicked_while_the_kernel_is_idle(open_notebook:
     notebook = open_notebook([gates.setup, FOUR, LAST_JOB, "print(nbpar.map(gated, range(2)))"])
     assert notebook.run(0) == ""
     notebook.run(1)
-    gates.open(0)
     card = Card(notebook, 1)
+    card.wait_working()
+    gates.open(0)
     expect(card.tasks).to_have_text("1 of 4 tasks")
     card.cancel.click()
     expect_picture(notebook, 1, "cancelled", "1 of 4 tasks")
@@ -68,7 +69,7 @@ def test_other_cell_is_not_interrupted_when_cancel_is_clicked_while_it_runs(
     assert notebook.run(0) == ""
     notebook.run(1)
     card = Card(notebook, 1)
-    expect(card.tasks).to_have_text("0 of 4 tasks")
+    card.wait_working()
     notebook.run_cell(2)
     card.cancel.click()
     # Which of the two depends on whether the kernel hears the click while a cell runs.

@@ -27,6 +27,7 @@ def test_card_shows_workers_and_moves_when_a_map_blocks(open_notebook: OpenNoteb
     expect(card.name).to_have_text("eight")
     expect(card.status).to_have_text("running")
     expect(card.lanes).to_have_text(["0", "1"])
+    card.wait_working()
     card.wait_drawn("#9cc3f0")  # tasks that run
     gates.open(0, 1, 2, 3)
     expect(card.tasks).to_have_text("4 of 8 tasks")
@@ -46,7 +47,7 @@ def test_picture_is_kept_when_the_notebook_is_saved_and_reopened(
     notebook = open_notebook([gates.setup, EIGHT])
     assert notebook.run(0) == ""
     notebook.run_cell(1)
-    expect(Card(notebook, 1).tasks).to_have_text("0 of 8 tasks")
+    Card(notebook, 1).wait_working()
     gates.open(*range(8))
     notebook.wait_cell(1)
     saved = notebook.save()
@@ -149,7 +150,9 @@ def test_card_is_under_its_own_cell_when_the_cell_is_parallel(open_notebook: Ope
     notebook = open_notebook([f"{gates.setup}\n%load_ext nbpar\nxs = range(4)", parallel, "print(res)"])
     assert notebook.run(0) == ""
     notebook.run_cell(1)
-    expect(Card(notebook, 1).tasks).to_have_text("0 of 4 tasks")
+    card = Card(notebook, 1)
+    expect(card.tasks).to_have_text("0 of 4 tasks")
+    card.wait_working()
     assert notebook.page.locator(".nbpar-card").count() == 1
     gates.open(*range(4))
     notebook.wait_cell(1)
@@ -167,8 +170,9 @@ def _begin_eight(notebook: Notebook, gates: Gates) -> Card:
     """Run the first two cells until two of the eight tasks have ended and two more run."""
     assert notebook.run(0) == ""
     notebook.run_cell(1)
-    gates.open(0, 1)
     card = Card(notebook, 1)
+    card.wait_working()
+    gates.open(0, 1)
     expect(card.tasks).to_have_text("2 of 8 tasks")
     return card
 
