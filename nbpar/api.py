@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from nbpar.backends.surroundings import ModuleWatch
 from nbpar.errors import OptionsError
 from nbpar.future import TaskFuture
+from nbpar.history import jobs
 from nbpar.job import Job
 from nbpar.options import OnError, PoolOptions, Serializer, StartMethod, default_start_method
-from nbpar.pool import WorkerPool, jobs
+from nbpar.pool import WorkerPool
 from nbpar.worker.context import CurrentTask, PerWorker, current_context, current_task, track
 
 if TYPE_CHECKING:

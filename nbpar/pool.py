@@ -9,10 +9,7 @@ import atexit
 import itertools
 import os
 import secrets
-import sys
-import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +18,8 @@ from nbpar.backends.rerun import Recipe
 from nbpar.engine.events import Snapshot
 from nbpar.errors import OptionsError, PoolClosedError
 from nbpar.future import TaskFuture
+from nbpar.history import forget, remember
+from nbpar.inputs import check_function, is_sliceable, name_of, zipped
 from nbpar.job import Job
 from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method
 from nbpar.streaming import stream
@@ -28,55 +27,11 @@ from nbpar.views.controls import Controls
 from nbpar.views.ticker import watch
 from nbpar.wire.shared import unwrap
 
-__all__ = ["WorkerPool", "jobs"]
+__all__ = ["WorkerPool"]
 
 R = TypeVar("R")
 
-MAX_JOBS_KEPT = 100
-
 _job_ids = itertools.count(1)
-_recent_lock = threading.RLock()  # guards the next
-_recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
-
-
-def jobs() -> list[Job[Any]]:
-    """The jobs of this session, the oldest first; the last 100 are kept.
-
-    The newest keeps its results, and so does each that failed or was cancelled. Results of other finished jobs are let
-    go when the next job begins, unless its caller holds the :class:`~nbpar.job.Job`.
-
-    Returns
-    -------
-    list of Job
-        Without the single tasks of `submit`.
-
-    Examples
-    --------
-    >>> import nbpar
-    >>> with nbpar.WorkerPool(start_method="serial") as pool:
-    ...     _ = pool.map(abs, [-1, 2])
-    >>> nbpar.jobs()[-1].results
-    [1, 2]
-    """
-    with _recent_lock:
-        found = [entry() if isinstance(entry, weakref.ref) else entry for entry in _recent]
-    return [job for job in found if job is not None]
-
-
-def _remember(job: Job[Any], *, is_held: bool) -> None:
-    """Put a new job into the list and let the results of finished ones go: they must not pile up over a session.
-
-    What has failed or was cancelled keeps what it has. A job that its caller holds (`is_held`) lives as long as that.
-    """
-    job.is_held = is_held
-    with _recent_lock:
-        for place, entry in enumerate(_recent):
-            if isinstance(entry, Job) and entry.status == "done":
-                if entry.is_held:
-                    _recent[place] = weakref.ref(entry)
-                elif entry.is_taken:
-                    entry.let_results_go()
-        _recent.append(job)
 
 
 class WorkerPool:
@@ -256,7 +211,7 @@ class WorkerPool:
         __tracebackhide__ = True
         if not isinstance(ordered, bool):
             raise OptionsError("ordered", ordered, "True or False")
-        items = iter(_zipped(function, iterables))
+        items = iter(zipped(function, iterables))
         source = Streamed()
         job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1, is_held=False)
         results: Iterator[R] = stream(
@@ -306,7 +261,7 @@ class WorkerPool:
     def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFuture[R]:
         """Call ``function(*args, **kwargs)`` in a worker; see :func:`nbpar.submit`."""
         __tracebackhide__ = True
-        _check_function(function)
+        check_function(function)
         self._check_open()
         job_id = next(_job_ids)
         view = _view(False, None)
@@ -392,8 +347,8 @@ class WorkerPool:
         is_held: bool = False,
     ) -> Job[R]:
         __tracebackhide__ = True
-        items = _zipped(function, iterables)
-        listed: Any = items if _is_sliceable(items) else list(items)
+        items = zipped(function, iterables)
+        listed: Any = items if is_sliceable(items) else list(items)
         star = star or len(iterables) > 1
         return self._begin(function, Listed(listed), len(listed), options, star=star, is_held=is_held)
 
@@ -408,10 +363,10 @@ class WorkerPool:
         is_held: bool,
     ) -> Job[R]:
         __tracebackhide__ = True
-        _check_function(function)
+        check_function(function)
         self._check_open()
         job_id = next(_job_ids)
-        name = options.name or f"map {_name_of(function)}"
+        name = options.name or f"map {name_of(function)}"
         controls: list[Controls] = []
         view = _view(options.progress, lambda: controls[0])
         job: Job[R] = Job(
@@ -427,15 +382,14 @@ class WorkerPool:
         seed = secrets.randbits(64) if options.seed is None else options.seed
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
         job._recipe, job._pool = Recipe(spec), self
-        _remember(job, is_held=is_held)
+        remember(job, is_held=is_held)
         try:
             self._backend.submit(spec)
         except KeyboardInterrupt as interrupt:
             job.interrupt(interrupt)
         except BaseException:
             job.cancel()
-            with _recent_lock:
-                _recent.remove(job)
+            forget(job)
             raise
         return job
 
@@ -505,36 +459,3 @@ def _no_snapshot() -> Snapshot:
 
 def _ignore(_value: object) -> None:
     """For callbacks whose result nobody wants."""
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    function = getattr(function, "func", function)  # functools.partial
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return "lambda" if name == "<lambda>" else str(name)
-
-
-def _check_function(function: object) -> None:
-    if not callable(function):
-        raise OptionsError("function", function, "something that can be called")
-
-
-def _zipped(function: object, iterables: Sequence[Iterable[Any]]) -> Iterable[Any]:
-    """The one iterable, or several side by side as in builtins.map: as long as the shortest."""
-    _check_function(function)
-    if not iterables:
-        raise OptionsError("iterables", (), "one or more iterables after the function")
-    for iterable in iterables:
-        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
-            raise OptionsError("iterable", iterable, "something that can be iterated")
-    return iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-
-
-def _is_sliceable(items: Iterable[Any]) -> bool:
-    """Whether slices of `items` may travel in their place: they iterate as the items, and nobody changes their number.
-
-    A list is copied (8 bytes an item): the caller of `map_async` may go on to change it.
-    """
-    numpy: Any = sys.modules.get("numpy")
-    return type(items) in (tuple, range) or (
-        numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1
-    )

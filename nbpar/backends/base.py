@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
 from nbpar.engine.instructions import Chunk
-from nbpar.engine.scheduler import Running
+from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.errors import TaskError
 from nbpar.options import JobOptions

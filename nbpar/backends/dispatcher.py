@@ -38,27 +38,26 @@ from nbpar.backends.base import (
     safe_str,
     task_error,
 )
+from nbpar.backends.losses import describe_exit, loss_error, lost_time
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
 from nbpar.engine.instructions import (
     EndJob,
     Instruction,
     Interrupt,
     Kill,
-    Loss,
     Recall,
     Send,
     StartWorker,
     StopWorker,
 )
-from nbpar.engine.scheduler import JobPlan, Scheduler
+from nbpar.engine.plans import JobPlan
+from nbpar.engine.scheduler import Scheduler
 from nbpar.engine.state import Activity
 from nbpar.errors import (
     InternalError,
     NbparError,
     PoolClosedError,
     TaskError,
-    TaskTimeoutError,
-    WorkerDiedError,
     WorkerStartError,
 )
 from nbpar.options import PoolOptions
@@ -453,48 +452,11 @@ class Dispatcher:
             return
         failed = self._jobs.get(lost.job_id)
         if failed is not None and lost.loss == "function":
-            self._fail_job(lost.job_id, _loss_error(lost.loss, event, failed.job))
+            self._fail_job(lost.job_id, loss_error(lost.loss, event, failed.job))
         elif failed is not None:
-            error = _loss_error(lost.loss, event, failed.job)
+            error = loss_error(lost.loss, event, failed.job)
             item = failed.job.source.take(lost.index, lost.index + 1)[0]
             task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
-            failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *_lost_time(event), 1))
+            failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))
             self._task_failed(failed, error)
             failed.job.source.drop(lost.index, lost.index + 1)
-
-
-def _lost_time(event: Gone) -> tuple[float, float]:
-    now_s = time.perf_counter()
-    return (event.running.since_s if event.running is not None else now_s), now_s
-
-
-def _loss_error(loss: Loss, event: Gone, job: JobSpec) -> TaskError:
-    if loss == "timeout":
-        return TaskTimeoutError(f"ran longer than timeout={job.options.timeout:g} s and was stopped")
-    words = f"; it wrote: {event.last_words}" if event.last_words else ""
-    if loss == "function":
-        how = describe_exit(event.exit_code)
-        died = WorkerDiedError(f"no worker survives loading the function; the last one (pid {event.pid}) {how}{words}")
-        died.exit_code, died.pid = event.exit_code, event.pid
-        return died
-    error = WorkerDiedError(f"the worker that ran it (pid {event.pid}) {describe_exit(event.exit_code)}{words}")
-    error.exit_code, error.pid = event.exit_code, event.pid
-    return error
-
-
-def describe_exit(exit_code: int | None) -> str:
-    """How a process ended, in words that follow "the worker"."""
-    if exit_code is None:
-        return "ended in an unknown way"
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    hint = {
-        "SIGKILL": "killed by SIGKILL (out of memory, or killed by hand)",
-        "SIGSEGV": "crashed with a segmentation fault (SIGSEGV)",
-        "SIGABRT": "aborted (SIGABRT)",
-    }
-    return "was " + hint[name] if name == "SIGKILL" else hint.get(name, f"was ended by {name}")

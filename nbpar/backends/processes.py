@@ -32,7 +32,7 @@ from nbpar.backends.hearing import to_event
 from nbpar.backends.shipping import PreparedJob, Shipper, prepare_job
 from nbpar.backends.start import forget_process, get_context, start_process
 from nbpar.engine.instructions import Chunk
-from nbpar.engine.scheduler import Running
+from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.errors import SerializationError
 from nbpar.options import PoolOptions

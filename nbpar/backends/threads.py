@@ -19,7 +19,7 @@ from typing import Any, Literal
 from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent
 from nbpar.backends.thread_output import renew_routes, route_prints
 from nbpar.engine.instructions import Chunk
-from nbpar.engine.scheduler import Running
+from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
 from nbpar.wire import shared

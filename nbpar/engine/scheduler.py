@@ -14,9 +14,8 @@ task that was tried more than once.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from nbpar.engine.chunking import ChunkSizer
 from nbpar.engine.instructions import (
@@ -31,8 +30,9 @@ from nbpar.engine.instructions import (
     StartWorker,
     StopWorker,
 )
+from nbpar.engine.plans import Held, JobPlan, JobRecord, Running, WorkerRecord
 
-__all__ = ["JobPlan", "Running", "Scheduler"]
+__all__ = ["Scheduler"]
 
 STOP_WAIT_S = 0.25
 """How long the end of a stopped job waits for its running tasks; then the user has control and they are seen to."""
@@ -54,100 +54,6 @@ again the worker either has begun it or cannot but see that it is not to (see :m
 elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What the board says a worker runs: the task `index` of a chunk, since when; `index` None between tasks."""
-
-    chunk_id: int
-    index: int | None
-    since_s: float
-
-
-@dataclass(slots=True, eq=False)
-class JobPlan:
-    """A job as the scheduler sees it.
-
-    Parameters
-    ----------
-    n_available : int
-        Tasks whose items are there; grows by :meth:`Scheduler.feed` until `closed`.
-    """
-
-    job_id: int
-    n_available: int
-    closed: bool = True
-    chunk_size: int | None = None
-    timeout_s: float | None = None
-    retries: int = 0
-    stop_on_failure: bool = True
-    max_in_flight: int | None = None
-    mean_s: float | None = None  # what tasks of the same function took before
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    plan: JobPlan
-    sizer: ChunkSizer
-    n_available: int
-    closed: bool
-    next_index: int = 0
-    waiting: deque[tuple[int, int, int]] = field(
-        default_factory=deque
-    )  # (start, stop, attempt): sent before, to do again
-    n_again: int = 0  # tasks in `waiting`
-    n_unbegun: int = 0  # workers lost in a row before they began the chunk they had: loading the function kills them
-    attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
-    n_in_flight: int = 0
-    paused: bool = False
-    stopping: EndJob | None = None
-    stop_at_s: float | None = None
-
-    @property
-    def n_waiting(self) -> int:
-        return self.n_available - self.next_index + self.n_again
-
-    @property
-    def exhausted(self) -> bool:
-        return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0
-
-    def put_back(self, start: int, stop: int, attempt: int, *, last: bool = False) -> None:
-        """These tasks are to be done again: before all others, or after what waits already."""
-        self.n_again += stop - start
-        if last:
-            self.waiting.append((start, stop, attempt))
-        else:
-            self.waiting.appendleft((start, stop, attempt))
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A chunk on its way through a worker; tasks before `done_to` have ended."""
-
-    chunk: Chunk
-    done_to: int
-    sent_bytes: int = 0
-    interrupted: bool = False
-    sent_at_s: float = 0.0
-    recalled_at_s: float | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    state: str = "absent"  # absent, starting, ready, stopping
-    held: deque[_Held] = field(default_factory=deque)
-    n_tasks: int = 0
-    stale: bool = False
-    asked_at_s: float | None = None  # since when it has been due to drop the chunk it runs, or to end
-    slow: bool = False  # what it runs held up another chunk: nothing is to wait behind it
-    n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
-    timed_out: tuple[int, int | None] | None = None  # chunk and task it is being killed for
-
-    @property
-    def must_yield(self) -> bool:
-        """Whether what it does now is not wanted any more."""
-        return self.state == "stopping" or (bool(self.held) and self.held[0].interrupted)
-
-
 class Scheduler:
     """Shares the workers of one pool among its jobs.
 
@@ -164,10 +70,10 @@ class Scheduler:
     def __init__(
         self, *, n_workers: int, tasks_per_worker: int | None = None, idle_timeout_s: float | None = None
     ) -> None:
-        self._workers = [_Worker() for _ in range(n_workers)]
+        self._workers = [WorkerRecord() for _ in range(n_workers)]
         self._tasks_per_worker = tasks_per_worker
         self._idle_timeout_s = idle_timeout_s
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, JobRecord] = {}
         self._turn: OrderedDict[int, None] = OrderedDict()  # job ids; the next to be served stands first
         self._touched: set[int] = (
             set()
@@ -185,7 +91,7 @@ class Scheduler:
     def add_job(self, plan: JobPlan) -> None:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
         sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
-        self._jobs[plan.job_id] = _Job(plan, sizer, plan.n_available, plan.closed)
+        self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
         self._turn[plan.job_id] = None
         self._touched.add(plan.job_id)
         self._n_timed += plan.timeout_s is not None
@@ -281,7 +187,7 @@ class Scheduler:
         if worker.state == "starting":
             self._n_start_failures += 1
         held = list(worker.held)
-        self._workers[worker_id] = _Worker()
+        self._workers[worker_id] = WorkerRecord()
         failed = self._lost_unbegun(held[0].chunk, running) if held else None
         for one in reversed(held):
             index = self._requeue(one, running)
@@ -300,7 +206,7 @@ class Scheduler:
         job.n_unbegun += 1
         return FailTask(chunk.job_id, chunk.start, "function") if job.n_unbegun >= MAX_START_FAILURES else None
 
-    def _requeue(self, held: _Held, running: Running | None) -> int | None:
+    def _requeue(self, held: Held, running: Running | None) -> int | None:
         """Put back what a lost worker had not ended of a chunk; the index of the task that is to blame, if any."""
         chunk = held.chunk
         job = self._jobs.get(chunk.job_id)
@@ -477,7 +383,7 @@ class Scheduler:
                 worker.state, worker.asked_at_s = "stopping", None
                 self._pending.append(StopWorker(worker_id, reason))
 
-    def _reason_to_stop(self, worker: _Worker) -> str:
+    def _reason_to_stop(self, worker: WorkerRecord) -> str:
         if worker.stale:
             return "replaced"
         if not self._wanted:
@@ -493,7 +399,7 @@ class Scheduler:
                 if worker.state != "ready" or worker.stale or len(worker.held) != depth or (depth and worker.slow):
                     continue
                 if (chunk := self._next_chunk(worker, depth)) is not None:
-                    worker.held.append(_Held(chunk, chunk.start, sent_at_s=now_s))
+                    worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
                     self._pending.append(Send(worker_id, chunk))
 
     @property
@@ -530,7 +436,7 @@ class Scheduler:
                 job.n_in_flight -= len(parked.chunk)
                 job.put_back(parked.chunk.start, parked.chunk.stop, parked.chunk.attempt)
 
-    def _next_chunk(self, worker: _Worker, depth: int) -> Chunk | None:
+    def _next_chunk(self, worker: WorkerRecord, depth: int) -> Chunk | None:
         allowance = None if self._tasks_per_worker is None else self._tasks_per_worker - worker.n_tasks
         if allowance is not None and (allowance < 1 or depth > 0):
             return None
@@ -542,34 +448,12 @@ class Scheduler:
                 continue
             if depth and any(held.chunk.attempt > 1 for held in worker.held):
                 continue
-            if (taken := self._take(job, allowance)) is not None:
+            if (taken := job.take(allowance)) is not None:
                 start, stop, attempt = taken
                 job.n_in_flight += stop - start
                 self._n_chunks += 1
                 return Chunk(self._n_chunks, job_id, start, stop, attempt)
         return None
-
-    @staticmethod
-    def _take(job: _Job, allowance: int | None) -> tuple[int, int, int] | None:
-        limits = [] if allowance is None else [allowance]
-        if job.plan.max_in_flight is not None:
-            limits.append(job.plan.max_in_flight - job.n_in_flight)
-        if limits and min(limits) < 1:
-            return None
-        n_waiting = job.n_waiting
-        if n_waiting < 1:
-            return None
-        size = min([job.sizer.next_size(n_waiting), *limits])
-        if job.waiting:
-            start, stop, attempt = job.waiting.popleft()
-            job.n_again -= stop - start
-            if stop - start > size:
-                job.put_back(start + size, stop, attempt)
-                stop = start + size
-            return start, stop, attempt
-        start = job.next_index
-        job.next_index = stop = min(start + size, job.n_available)
-        return start, stop, 1
 
     def _end_jobs(self, now_s: float) -> None:
         touched, self._touched = self._touched, set()

@@ -21,6 +21,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
 from nbpar.errors import NbparError, OptionsError
+from nbpar.history import jobs
 from nbpar.notebook.cells import each_task, evaluate, read_header, suggest_each
 from nbpar.notebook.completer import SUBCOMMANDS
 from nbpar.notebook.comprehensions import read_comprehension
@@ -29,7 +30,6 @@ from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options
 from nbpar.notebook.pools import all_pools, pool_of, restart_pools, shutdown_pools
 from nbpar.notebook.source import Place, Refused, Source, aligned
 from nbpar.notebook.status import status_text
-from nbpar.pool import jobs
 from nbpar.wire.exceptions import strip_own_frames
 
 __all__ = ["NbparMagics"]

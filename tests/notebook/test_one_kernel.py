@@ -1,6 +1,6 @@
 """One kernel, from a lambda to an interrupt and on, without a restart: the life of a notebook session.
 
-The tests of this module share a kernel and run in the order in which they stand: each finds what the ones before it left.
+The tests of this module share a kernel and run in the order in which they stand: each finds what the ones before left.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from nbpar.engine.instructions import (
     StartWorker,
     StopWorker,
 )
+from nbpar.engine.plans import JobPlan, Running
 from nbpar.engine.scheduler import (
     EXIT_WAIT_S,
     KILL_AFTER_S,
@@ -29,8 +30,6 @@ from nbpar.engine.scheduler import (
     RECALL_AFTER_S,
     STOP_WAIT_S,
     TERMINATE_AFTER_S,
-    JobPlan,
-    Running,
     Scheduler,
 )
 

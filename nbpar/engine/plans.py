@@ -1,0 +1,133 @@
+"""What the scheduler knows of a job, of a chunk on its way and of a worker; changed by the scheduler alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from nbpar.engine.chunking import ChunkSizer
+from nbpar.engine.instructions import Chunk, EndJob
+
+__all__ = ["Held", "JobPlan", "JobRecord", "Running", "WorkerRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the board says a worker runs: the task `index` of a chunk, since when; `index` None between tasks."""
+
+    chunk_id: int
+    index: int | None
+    since_s: float
+
+
+@dataclass(slots=True, eq=False)
+class JobPlan:
+    """A job as the scheduler sees it.
+
+    Parameters
+    ----------
+    n_available : int
+        Tasks whose items are there; grows by :meth:`Scheduler.feed` until `closed`.
+    """
+
+    job_id: int
+    n_available: int
+    closed: bool = True
+    chunk_size: int | None = None
+    timeout_s: float | None = None
+    retries: int = 0
+    stop_on_failure: bool = True
+    max_in_flight: int | None = None
+    mean_s: float | None = None  # what tasks of the same function took before
+
+
+@dataclass(slots=True, eq=False)
+class JobRecord:
+    """A job under way: what of its input waits, runs, and was tried before."""
+
+    plan: JobPlan
+    sizer: ChunkSizer
+    n_available: int
+    closed: bool
+    next_index: int = 0
+    waiting: deque[tuple[int, int, int]] = field(
+        default_factory=deque
+    )  # (start, stop, attempt): sent before, to do again
+    n_again: int = 0  # tasks in `waiting`
+    n_unbegun: int = 0  # workers lost in a row before they began the chunk they had: loading the function kills them
+    attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
+    n_in_flight: int = 0
+    paused: bool = False
+    stopping: EndJob | None = None
+    stop_at_s: float | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        """Tasks that may be sent."""
+        return self.n_available - self.next_index + self.n_again
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all has been done that there is to do."""
+        return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0
+
+    def take(self, allowance: int | None) -> tuple[int, int, int] | None:
+        """The next tasks to send as (start, stop, attempt), at most `allowance` of them; None when none may be sent."""
+        limits = [] if allowance is None else [allowance]
+        if self.plan.max_in_flight is not None:
+            limits.append(self.plan.max_in_flight - self.n_in_flight)
+        if limits and min(limits) < 1:
+            return None
+        n_waiting = self.n_waiting
+        if n_waiting < 1:
+            return None
+        size = min([self.sizer.next_size(n_waiting), *limits])
+        if self.waiting:
+            start, stop, attempt = self.waiting.popleft()
+            self.n_again -= stop - start
+            if stop - start > size:
+                self.put_back(start + size, stop, attempt)
+                stop = start + size
+            return start, stop, attempt
+        start = self.next_index
+        self.next_index = stop = min(start + size, self.n_available)
+        return start, stop, 1
+
+    def put_back(self, start: int, stop: int, attempt: int, *, last: bool = False) -> None:
+        """These tasks are to be done again: before all others, or after what waits already."""
+        self.n_again += stop - start
+        if last:
+            self.waiting.append((start, stop, attempt))
+        else:
+            self.waiting.appendleft((start, stop, attempt))
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A chunk on its way through a worker; tasks before `done_to` have ended."""
+
+    chunk: Chunk
+    done_to: int
+    sent_bytes: int = 0
+    interrupted: bool = False
+    sent_at_s: float = 0.0
+    recalled_at_s: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRecord:
+    """A worker: what it holds, and what is asked of it."""
+
+    state: str = "absent"  # absent, starting, ready, stopping
+    held: deque[Held] = field(default_factory=deque)
+    n_tasks: int = 0
+    stale: bool = False
+    asked_at_s: float | None = None  # since when it has been due to drop the chunk it runs, or to end
+    slow: bool = False  # what it runs held up another chunk: nothing is to wait behind it
+    n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
+    timed_out: tuple[int, int | None] | None = None  # chunk and task it is being killed for
+
+    @property
+    def must_yield(self) -> bool:
+        """Whether what it does now is not wanted any more."""
+        return self.state == "stopping" or (bool(self.held) and self.held[0].interrupted)

@@ -1,0 +1,66 @@
+"""The jobs of this session, for ``nbpar.jobs()``; and what of their results is kept.
+
+:mod:`nbpar.pool` puts each job in. Bounded: the last 100 jobs, and of those only some with results.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+from nbpar.job import Job
+
+__all__ = ["forget", "jobs", "remember"]
+
+MAX_JOBS_KEPT = 100
+
+_recent_lock = threading.RLock()  # guards the next
+_recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
+
+
+def jobs() -> list[Job[Any]]:
+    """The jobs of this session, the oldest first; the last 100 are kept.
+
+    The newest keeps its results, and so does each that failed or was cancelled. Results of other finished jobs are let
+    go when the next job begins, unless its caller holds the :class:`~nbpar.job.Job`.
+
+    Returns
+    -------
+    list of Job
+        Without the single tasks of `submit`.
+
+    Examples
+    --------
+    >>> import nbpar
+    >>> with nbpar.WorkerPool(start_method="serial") as pool:
+    ...     _ = pool.map(abs, [-1, 2])
+    >>> nbpar.jobs()[-1].results
+    [1, 2]
+    """
+    with _recent_lock:
+        found = [entry() if isinstance(entry, weakref.ref) else entry for entry in _recent]
+    return [job for job in found if job is not None]
+
+
+def remember(job: Job[Any], *, is_held: bool) -> None:
+    """Put a new job into the list and let the results of finished ones go: they must not pile up over a session.
+
+    What has failed or was cancelled keeps what it has. A job that its caller holds (`is_held`) lives as long as that.
+    """
+    job.is_held = is_held
+    with _recent_lock:
+        for place, entry in enumerate(_recent):
+            if isinstance(entry, Job) and entry.status == "done":
+                if entry.is_held:
+                    _recent[place] = weakref.ref(entry)
+                elif entry.is_taken:
+                    entry.let_results_go()
+        _recent.append(job)
+
+
+def forget(job: Job[Any]) -> None:
+    """Take out a job that could not be begun."""
+    with _recent_lock:
+        _recent.remove(job)
