@@ -145,7 +145,11 @@ class RemoteError(TaskError):
 
 
 class JobCancelledError(NbparError):
-    """The job was cancelled; what had finished is in ``job.results``."""
+    """The job was cancelled; what had finished is in its ``results``. Shown as one line."""
+
+    def _render_traceback_(self) -> Sequence[str]:
+        """One line in IPython instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class PoolClosedError(NbparError, RuntimeError):

@@ -341,11 +341,12 @@ class Job(Generic[R]):
         self._over.wait(1.0)
         self.ended("cancelled", None)  # for one that its backend never got
         self._display.finish(wait=True)
+        raise JobInterrupt(f"Interrupted: {self._cancelled()}") from None
+
+    def _cancelled(self) -> str:
         of = "" if self._state.n_tasks is None else f" of {self._state.n_tasks}"
-        raise JobInterrupt(
-            f"Interrupted: {self.name} was cancelled; {len(self.results_by_index)}{of} results are kept in "
-            f"nbpar.jobs()[-1].results"
-        ) from None
+        where = "the job's results" if self.is_held else "nbpar.jobs()[-1].results"
+        return f"{self.name} was cancelled; {len(self.results_by_index)}{of} results are kept in {where}"
 
     def _failure(self) -> BaseException | None:
         """Why there is no list of results: the exception to raise."""
@@ -354,7 +355,7 @@ class Job(Generic[R]):
         if self._state.status == "failed" and self._errors:
             return as_raised(next(iter(self._errors.values())))
         if self._state.status == "cancelled":
-            return JobCancelledError(f"{self.name} was cancelled; job.results has what had finished")
+            return JobCancelledError(self._cancelled())
         return None
 
     def _raise_error(self) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "Prepared",
     "Printed",
     "Ready",
+    "ShuttingDown",
     "StateEvent",
     "Streamed",
     "TasksEnded",
@@ -230,7 +231,11 @@ class Printed:
     lines: list[str]
 
 
-WorkerEvent = Ready | NotReady | Gone | TasksEnded | NoJob | Printed
+class ShuttingDown:
+    """Somebody ends all that the kernel has started: workers are not to be replaced."""
+
+
+WorkerEvent = ShuttingDown | Ready | NotReady | Gone | TasksEnded | NoJob | Printed
 
 
 class Prepared(Protocol):

@@ -32,6 +32,7 @@ from nbpar.backends.base import (
     Prepared,
     Printed,
     Ready,
+    ShuttingDown,
     TasksEnded,
     WorkerEvent,
     Workers,
@@ -365,6 +366,9 @@ class Dispatcher:
                 self._worker_gone(event)
             case NoJob():
                 self._fail_job(event.job_id, event.error)
+            case ShuttingDown():
+                self._fail_everything(WorkerStartError("the fork server was ended: is the kernel shutting down?"))
+                self._scheduler.give_up_starting()
             case NotReady():
                 error = WorkerStartError(f"worker_init failed: {type(event.error).__name__}: {safe_str(event.error)}")
                 error.__cause__ = event.error

@@ -27,10 +27,10 @@ from typing import Any
 
 from multiprocess import reduction
 
-from nbpar.backends.base import Gone, JobSpec, Printed, WorkerEvent
+from nbpar.backends.base import Gone, JobSpec, Printed, ShuttingDown, WorkerEvent
 from nbpar.backends.hearing import to_event
 from nbpar.backends.shipping import PreparedJob, Shipper, prepare_job
-from nbpar.backends.start import forget_process, get_context, start_process
+from nbpar.backends.start import forget_process, get_context, reap_server, start_process, watch_server
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
@@ -86,6 +86,7 @@ class ProcessWorkers:
         self._slots = [Slot(self._board, worker_id) for worker_id in range(options.count)]
         self._processes: dict[int, _Process] = {}
         self._failed_starts: list[Gone] = []
+        self._server_fd: int | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -139,6 +140,10 @@ class ProcessWorkers:
         self._selector.register(one.channel, selectors.EVENT_READ, ("channel", one))
         self._selector.register(one.pipe_fd, selectors.EVENT_READ, ("pipe", one))
         self._selector.register(one.sentinel, selectors.EVENT_READ, ("sentinel", one))
+        if self._server_fd is None and self._options.start_method == "forkserver":
+            self._server_fd = watch_server()
+            if self._server_fd is not None:
+                self._selector.register(self._server_fd, selectors.EVENT_READ, ("server", None))
 
     def _start(self, worker_id: int) -> _Process:
         begin_s = time.perf_counter()
@@ -238,6 +243,10 @@ class ProcessWorkers:
                 events.extend(self._read_pipe(process))
             elif name == "sentinel":
                 gone.append(process)
+            elif name == "server":
+                self._forget_server()
+                if reap_server():
+                    events.append(ShuttingDown())
             else:
                 if mask & selectors.EVENT_WRITE:
                     process.channel.flush()
@@ -247,6 +256,12 @@ class ProcessWorkers:
         for process in gone:
             events.extend(self._bury(process))
         return events
+
+    def _forget_server(self) -> None:
+        if self._server_fd is not None:
+            self._selector.unregister(self._server_fd)
+            os.close(self._server_fd)
+            self._server_fd = None
 
     def _drain_wakes(self) -> None:
         try:
@@ -337,6 +352,7 @@ class ProcessWorkers:
             process.process.join(2.0)
             if process.process.exitcode is not None:
                 self._free(process)
+        self._forget_server()
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()

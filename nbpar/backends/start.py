@@ -21,7 +21,7 @@ import multiprocess.process
 import multiprocess.resource_tracker
 import multiprocess.spawn
 
-__all__ = ["begin_server", "forget_process", "get_context", "start_process"]
+__all__ = ["begin_server", "forget_process", "get_context", "reap_server", "start_process", "watch_server"]
 
 _NAME = "nbpar-worker"
 _PRELOAD = ["nbpar.worker.preload"]
@@ -60,6 +60,33 @@ def _without_main(name: str) -> dict[str, Any]:
 multiprocess.spawn.get_preparation_data = _without_main
 
 
+class _Starting(threading.local):
+    """Whether this thread starts a process of ours at the moment, and what that one gets for the resource tracker."""
+
+    tracker_fd: int | None = None
+
+
+_starting = _Starting()
+_tracker_fd: Callable[[], int] = multiprocess.resource_tracker.getfd
+_run_tracker: Callable[[], None] = multiprocess.resource_tracker.ensure_running
+
+
+def _our_tracker_fd() -> int:
+    return _tracker_fd() if _starting.tracker_fd is None else _starting.tracker_fd
+
+
+def _run_no_tracker() -> None:
+    if _starting.tracker_fd is None:
+        _run_tracker()
+
+
+# Every process that multiprocess starts gets a descriptor of its resource tracker, a process that nbpar has no use for:
+# its memory has no names. It ignores SIGTERM and lives as long as any of those descriptors, so that a Jupyter kernel,
+# which waits for its children, would take seconds to shut down. Ours get /dev/null instead.
+multiprocess.resource_tracker.getfd = _our_tracker_fd
+multiprocess.resource_tracker.ensure_running = _run_no_tracker
+
+
 def get_context(start_method: str) -> Any:
     """The multiprocess context for ``"forkserver"``, ``"spawn"`` or ``"fork"``."""
     return multiprocess.get_context(start_method)
@@ -71,7 +98,7 @@ def begin_server(start_method: str) -> None:
     Does nothing for other start methods. A server that cannot be started is told by :func:`start_process`.
     """
     if start_method == "forkserver":
-        with _lock, contextlib.suppress(OSError), _without_interrupts():
+        with _lock, contextlib.suppress(OSError), _undisturbed():
             _set_preload()
             multiprocess.forkserver.ensure_running()
 
@@ -86,7 +113,7 @@ def start_process(context: Any, worker_id: int, target: Callable[..., None], arg
     OSError
         When the system gives no more processes, descriptors or memory.
     """
-    with _lock, _without_interrupts():
+    with _lock, _undisturbed():
         if context.get_start_method() == "forkserver":
             _set_preload()  # it may have ended since, or be another process's after a fork
         process = context.Process(target=target, args=args, name=f"{_NAME}-{worker_id}", daemon=False)
@@ -100,18 +127,50 @@ def _set_preload() -> None:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT in this thread, and so in what is started from it, until that says otherwise."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _undisturbed() -> Iterator[None]:
+    """Start processes without a resource tracker and with SIGINT blocked, until they say otherwise."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: no tracker, no masks
         yield
         return
-    # It unblocks SIGINT in this thread when it starts its process, so it goes first.
-    multiprocess.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
+        _starting.tracker_fd = os.open(os.devnull, os.O_WRONLY)
         yield
     finally:
+        if _starting.tracker_fd is not None:
+            os.close(_starting.tracker_fd)
+            _starting.tracker_fd = None
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def watch_server() -> int | None:
+    """A descriptor that tells when the fork server has ended, for the caller to close; None where there is none."""
+    pid = multiprocess.forkserver._forkserver._forkserver_pid
+    if pid is None or not hasattr(os, "pidfd_open"):
+        return None
+    with contextlib.suppress(OSError):
+        return os.pidfd_open(pid)
+    return None
+
+
+def reap_server() -> bool:
+    """Take note of the fork server's end: a Jupyter kernel that shuts down waits for its children, dead ones too.
+
+    Returns
+    -------
+    bool
+        Whether somebody ended it by SIGTERM, as such a kernel does.
+    """
+    server = multiprocess.forkserver._forkserver
+    status = 0
+    with server._lock, contextlib.suppress(ChildProcessError):
+        if server._forkserver_pid is None:
+            return False
+        pid, status = os.waitpid(server._forkserver_pid, os.WNOHANG)
+        if pid:  # the rest as multiprocess does it when it finds the server gone
+            os.close(server._forkserver_alive_fd)
+            server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
 
 
 def forget_process(process: Any) -> None:

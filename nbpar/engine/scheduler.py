@@ -186,6 +186,9 @@ class Scheduler:
         worker = self._workers[worker_id]
         if worker.state == "starting":
             self._n_start_failures += 1
+        elif worker.state == "ready" and not self._jobs:
+            # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job.
+            self._wanted = False
         held = list(worker.held)
         self._workers[worker_id] = WorkerRecord()
         failed = self._lost_unbegun(held[0].chunk, running) if held else None

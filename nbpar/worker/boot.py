@@ -75,6 +75,12 @@ def end_with_parent(setup: WorkerSetup) -> None:
         parent_pid = os.getppid()
     else:
         parent_pid = setup.kernel_pid
+    if setup.start_method in ("forkserver", "spawn") and sys.platform != "win32":
+        from multiprocess.resource_tracker import _resource_tracker
+
+        if _resource_tracker._fd is not None:  # a stand-in (see nbpar.backends.start); the user's own needs a real one
+            os.close(_resource_tracker._fd)
+        _resource_tracker._fd = _resource_tracker._pid = None
     for fd in setup.close_fds:
         os.close(fd)
     if sys.platform == "linux":

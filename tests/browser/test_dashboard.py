@@ -187,6 +187,4 @@ def _expect_cancelled_in_one_line(notebook: Notebook) -> None:
     assert notebook.run(3) == "[0, 10]\n"
     assert "eight was cancelled" in error["evalue"]
     text = "\n".join(error["traceback"])
-    if error["ename"] == "JobCancelledError" and "\n" in text:
-        pytest.xfail("a kernel that hears the click while the cell blocks shows JobCancelledError with its traceback")
     assert "\n" not in text
