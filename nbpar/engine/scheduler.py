@@ -186,7 +186,7 @@ class Scheduler:
         worker = self._workers[worker_id]
         if worker.state == "starting":
             self._n_start_failures += 1
-        elif worker.state == "ready" and not self._jobs:
+        elif worker.state == "ready" and not self._jobs and not worker.n_signals and worker.timed_out is None:
             # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job.
             self._wanted = False
         held = list(worker.held)

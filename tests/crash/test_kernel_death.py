@@ -95,8 +95,9 @@ print(nbpar.map(square, range(5)))
 
 
 FORK = """
-import os, sys
+import os, sys, warnings
 import nbpar
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks of processes with threads
 from nbpar.errors import PoolClosedError
 pool = nbpar.WorkerPool(n_workers=2, start_method=sys.argv[1])
 nbpar.configure(n_workers=2, start_method=sys.argv[1])
@@ -121,7 +122,6 @@ assert job.result() == [None]
 """
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_parent_and_child_both_work_when_the_kernel_forks(method: str) -> None:
     run_script(FORK, method)
 

@@ -328,6 +328,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert lost.index == worker.running or (worker.running is None and only_one_left), "not the one that ran"
             job = self.jobs[lost.job_id]
             assert job.status is None
+            assert job.stopped_at_s is None, "a task of a job that was stopped is blamed"
             self.settle(job, lost.index, failed=True)
         self.workers[worker_id] = FakeWorker()
         self.decide()
@@ -519,6 +520,17 @@ def test_worker_is_killed_when_it_ignores_its_interrupt() -> None:
     assert Kill(0) in told[1.0 + KILL_AFTER_S]
     assert told[9.0] == []
     assert scheduler.next_look_s(9.0) is None
+
+
+def test_worker_has_its_time_to_yield_when_it_was_interrupted_before() -> None:
+    scheduler = ready_scheduler(1)
+    for job_id, at_s in ((1, 1.0), (2, 50.0)):
+        scheduler.add_job(JobPlan(job_id=job_id, n_available=1))
+        (send,) = sends(scheduler.decide(at_s, {}))
+        scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), at_s)
+        assert [type(one) for one in scheduler.decide(at_s, {})] == [Interrupt]
+        finish(scheduler, send)
+        scheduler.decide(at_s, {})
 
 
 def test_worker_is_replaced_when_it_survived_a_gentle_kill() -> None:
