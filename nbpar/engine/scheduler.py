@@ -83,6 +83,7 @@ class Scheduler:
         self._n_start_failures = self._n_failures_seen = 0
         self._start_at_s = 0.0
         self._wanted = False  # whether workers should be there at all
+        self._resting = False  # no job, and a worker was ended from outside: none is started until there is a job
         self._idle_since_s: float | None = None
         self._pending: list[Instruction] = []
 
@@ -95,7 +96,7 @@ class Scheduler:
         self._turn[plan.job_id] = None
         self._touched.add(plan.job_id)
         self._n_timed += plan.timeout_s is not None
-        self._wanted = True
+        self._wanted, self._resting = True, False
         self._idle_since_s = None
 
     def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
@@ -144,7 +145,7 @@ class Scheduler:
 
     def warm(self) -> None:
         """Want workers although there is no job yet."""
-        self._wanted = True
+        self._wanted, self._resting = True, False
         self._idle_since_s = None
 
     def retire(self) -> None:
@@ -187,8 +188,9 @@ class Scheduler:
         if worker.state == "starting":
             self._n_start_failures += 1
         elif worker.state == "ready" and not self._jobs and not worker.n_signals and worker.timed_out is None:
-            # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job.
-            self._wanted = False
+            # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job. Those that
+            # stay keep what they have built.
+            self._resting = True
         held = list(worker.held)
         self._workers[worker_id] = WorkerRecord()
         failed = self._lost_unbegun(held[0].chunk, running) if held else None
@@ -377,7 +379,7 @@ class Scheduler:
             self._n_failures_seen = self._n_start_failures
             pause_s = min(RETRY_START_S * 2**self._n_start_failures, 5.0) if self._n_start_failures else 0.0
             self._start_at_s = now_s + pause_s
-        may_start = self._wanted and not self.start_failed and now_s >= self._start_at_s
+        may_start = self._wanted and not self._resting and not self.start_failed and now_s >= self._start_at_s
         for worker_id, worker in enumerate(self._workers):
             if worker.state == "absent" and may_start:
                 worker.state = "starting"

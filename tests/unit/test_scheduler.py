@@ -544,6 +544,16 @@ def test_worker_is_replaced_when_it_survived_a_gentle_kill() -> None:
     assert [type(one) for one in scheduler.decide(2.0, {})] == [StopWorker]
 
 
+def test_idle_worker_comes_back_with_the_next_job_when_it_was_killed() -> None:
+    scheduler = ready_scheduler(2)
+    scheduler.worker_lost(0, None)
+    assert scheduler.decide(1.0, {}) == [], "neither is a worker started nor the other one stopped"
+    scheduler.add_job(JobPlan(job_id=1, n_available=1))
+    told = scheduler.decide(1.0, {})
+    assert StartWorker(0) in told
+    assert [send.worker_id for send in sends(told)] == [1]
+
+
 def test_worker_is_killed_when_its_exit_hangs() -> None:
     scheduler = ready_scheduler(1)
     scheduler.recycle()
