@@ -52,11 +52,12 @@ def remember(job: Job[Any], *, is_held: bool) -> None:
     job.is_held = is_held
     with _recent_lock:
         for place, entry in enumerate(_recent):
-            if isinstance(entry, Job) and entry.status == "done":
-                if entry.is_held:
-                    _recent[place] = weakref.ref(entry)
-                elif entry.is_taken:
-                    entry.let_results_go()
+            if not isinstance(entry, Job) or entry.are_gone or entry.status != "done":
+                continue
+            if entry.is_held:
+                _recent[place] = weakref.ref(entry)
+            elif entry.is_taken:
+                entry.let_results_go()
         _recent.append(job)
 
 

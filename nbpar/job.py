@@ -81,7 +81,7 @@ class Job(Generic[R]):
         self._state.status = "running"
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
         self.is_taken = False  # whether a blocking call has given the results to its caller
-        self._are_gone = False
+        self.are_gone = False  # whether its results were let go
         self._pool: object = None  # set by the pool: a pool whose handle was dropped lives until its jobs have ended
         self._streamed = n_tasks is None
         self._values: list[Any] = [] if n_tasks is None else [_MISSING] * n_tasks
@@ -141,10 +141,10 @@ class Job(Generic[R]):
         """Forget the values of a job that is done; for jobs that only `nbpar.jobs()` still knows."""
         with self._lock:
             if self._state.status == "done":
-                self._values, self._ready, self._are_gone = [], {}, True
+                self._values, self._ready, self.are_gone = [], {}, True
 
     def _check_kept(self) -> None:
-        if self._are_gone:
+        if self.are_gone:
             raise NbparError(
                 f"the results of {self!r} were let go when the next job began; keep what map() returns, or the Job of "
                 f"map_async()"
