@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 from nbpar.backends.base import Backend, StateEvent
 from nbpar.backends.rerun import Recipe
 from nbpar.display import Display, Lines
-from nbpar.engine.events import Note, OutputLine, Snapshot, Status
+from nbpar.engine.events import OutputLine, Snapshot, Status
 from nbpar.engine.state import JobState
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.options import OnError
@@ -428,10 +428,6 @@ class Job(Generic[R]):
         """See :class:`nbpar.backends.base.JobSink`."""
         with self._lock:
             self._state.apply(event)
-
-    def note(self, text: str) -> None:
-        """Add a sentence to what the views show."""
-        self.apply(Note(text))
 
     def write(self, line: OutputLine) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""

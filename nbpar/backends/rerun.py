@@ -6,13 +6,12 @@ Made by :mod:`nbpar.pool`, held by :class:`nbpar.job.Job`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
 from nbpar.backends.base import ItemSource, JobSpec
 from nbpar.wire import shared
-from nbpar.wire.board import BOARD_WORDS, Slot
+from nbpar.wire.board import Slot
 from nbpar.worker.context import Context, current_context, seed_task, set_context
 
 __all__ = ["Recipe"]
@@ -60,7 +59,7 @@ class Recipe:
 
         def run() -> Any:
             __tracebackhide__ = True
-            slot = Slot((ctypes.c_uint64 * BOARD_WORDS)(), 0)
+            slot = Slot.alone()
             outer = current_context()
             set_context(Context(0, slot, seed=self._seed), whole_process=False)
             try:

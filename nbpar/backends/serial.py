@@ -6,7 +6,6 @@ when `submit` returns (one that streams: when `feed` does), and a timeout is onl
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
@@ -20,7 +19,7 @@ from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
 from nbpar.options import PoolOptions
 from nbpar.wire import shared
-from nbpar.wire.board import BOARD_WORDS, Slot
+from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
 from nbpar.worker.execute import Report, Work, run_chunk
@@ -61,7 +60,7 @@ class SerialBackend:
     def _context(self) -> Context:
         context: Context | None = getattr(self._contexts, "here", None)
         if context is None:
-            slot = Slot((ctypes.c_uint64 * BOARD_WORDS)(), 0)
+            slot = Slot.alone()
             context = self._contexts.here = Context(self._worker_id, slot, values=self._values)
         return context
 

@@ -23,7 +23,7 @@ from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
 from nbpar.wire import shared
-from nbpar.wire.board import BOARD_WORDS, Slot
+from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk
@@ -79,8 +79,8 @@ class ThreadWorkers:
 
     def start(self, worker_id: int) -> None:
         """Start a thread."""
-        board = (ctypes.c_uint64 * BOARD_WORDS)()  # of its own: an abandoned thread goes on writing into the old one
-        worker = _Thread(worker_id, Context(worker_id, Slot(board, 0)))
+        # A slot of its own each time: an abandoned thread goes on writing into the old one.
+        worker = _Thread(worker_id, Context(worker_id, Slot.alone()))
         begin_s = time.perf_counter()
         worker.thread = threading.Thread(
             target=self._serve, args=(worker, begin_s), name=f"nbpar-thread-{worker_id}", daemon=True

@@ -36,7 +36,6 @@ class JobPlan:
     chunk_size: int | None = None
     timeout_s: float | None = None
     retries: int = 0
-    stop_on_failure: bool = True
     max_in_flight: int | None = None
     mean_s: float | None = None  # what tasks of the same function took before
 

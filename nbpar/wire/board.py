@@ -45,6 +45,11 @@ class Slot:
         start = worker_id * BOARD_WORDS
         self.words = memoryview(board).cast("B").cast("Q")[start : start + BOARD_WORDS]
 
+    @classmethod
+    def alone(cls) -> Slot:
+        """A slot on a board of its own, in this process's memory: for workers that are no processes."""
+        return cls((ctypes.c_uint64 * BOARD_WORDS)(), 0)
+
     def clear(self) -> None:
         """Forget everything; the kernel calls it before it starts a worker in this slot."""
         for word in range(BOARD_WORDS):
