@@ -13,13 +13,14 @@ What bounds the outgoing queue of a :class:`Channel`: the scheduler, which lets 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 __all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
 
@@ -29,10 +30,15 @@ _WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below mal
 _MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
 _MAX_PARTS = 512  # IOV_MAX is 1024 on Linux and macOS
 _MAX_FDS = 64
+_JOINED_BYTES = 1 << 12  # up to here copying a payload behind its header is cheaper than a second piece
 
 
 class ChannelClosedError(ConnectionError):
     """The other side is gone."""
+
+
+Piece = bytes | memoryview
+"""What :meth:`Message.parts` gives: ``len`` is the number of bytes."""
 
 
 @dataclass(slots=True)
@@ -45,22 +51,21 @@ class Message:
     head: bytes = b""
     payload: bytes | bytearray | memoryview = b""
     buffers: Sequence[bytes | bytearray | memoryview] = ()
-    fds: list[int] = field(default_factory=list)
+    fds: Sequence[int] = ()
 
-    def parts(self) -> list[memoryview]:
-        """The message as byte pieces, in order, without joining large ones."""
-        lengths = [memoryview(buffer).nbytes for buffer in self.buffers]
-        n_both = len(lengths) << 8 | len(self.fds)
-        payload = memoryview(self.payload)
-        header = _HEADER.pack(self.kind, n_both, len(self.head), payload.nbytes, *self.numbers, *self.times)
-        start = header + struct.pack(f"<{len(lengths)}Q", *lengths) + self.head
-        if payload.nbytes <= 1 << 12:
-            start += payload
-            pieces = [memoryview(start)]
-        else:
-            pieces = [memoryview(start), payload]
-        pieces += [memoryview(buffer).cast("B") for buffer in self.buffers]
-        return [piece for piece in pieces if piece.nbytes]
+    def parts(self) -> list[Piece]:
+        """The message as byte pieces, in order, without joining large ones; none is empty."""
+        payload, buffers = self.payload, self.buffers
+        if type(payload) is not bytes:
+            payload = memoryview(payload).cast("B")
+        n_payload, n_both = len(payload), len(buffers) << 8 | len(self.fds)
+        start = _HEADER.pack(self.kind, n_both, len(self.head), n_payload, *self.numbers, *self.times)
+        if not buffers and n_payload <= _JOINED_BYTES:
+            return [start + self.head + payload]
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        start += struct.pack(f"<{len(views)}Q", *[len(view) for view in views]) + self.head
+        pieces: list[Piece] = [start + payload] if n_payload <= _JOINED_BYTES else [start, payload]
+        return pieces + [view for view in views if len(view)]
 
     @property
     def n_bytes(self) -> int:
@@ -77,10 +82,10 @@ class _Parser:
     """Bytes in, messages out. Small messages are cut from one read; a large piece is received into its own memory."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = b""  # less than a header and its sizes
         self._message: Message | None = None
         self._n_fds = 0
-        self._pieces: list[tuple[str, bytearray]] = []  # still to be filled, the first partly
+        self._pieces: deque[tuple[str, bytearray]] = deque()  # still to be filled, the first partly
         self._filled = 0
         self.fds: deque[int] = deque()
 
@@ -95,51 +100,55 @@ class _Parser:
         self._filled += n_bytes
         return self._advance()
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Message]:
+    def feed(self, data: bytes) -> list[Message]:
         """Messages that `data` completes."""
-        self._pending += data
-        while True:
+        messages: list[Message] = []
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        at, n_data = 0, len(data)
+        while at < n_data:
             if self._pieces:
-                if not self._pending:
-                    return
                 room = memoryview(self._pieces[0][1])[self._filled :]
-                n_bytes = min(len(room), len(self._pending))
-                room[:n_bytes] = memoryview(self._pending)[:n_bytes]
-                room.release()
-                del self._pending[:n_bytes]
-                self._filled += n_bytes
-                if (message := self._advance()) is not None:
-                    yield message
-            elif not self._begin():
-                return
-            elif (message := self._advance()) is not None:
-                yield message
-
-    def _begin(self) -> bool:
-        """Start a message from the pending bytes; False when the header is not whole yet."""
-        pending = self._pending
-        if len(pending) < _HEADER.size:
-            return False
-        kind, n_both, n_head, n_payload, *rest = _HEADER.unpack_from(pending)
-        n_buffers, self._n_fds = n_both >> 8, n_both & 0xFF
-        start = _HEADER.size + 8 * n_buffers
-        if len(pending) < start:
-            return False
-        sizes = struct.unpack_from(f"<{n_buffers}Q", pending, _HEADER.size)
-        del pending[:start]
-        numbers, times = tuple(rest[:5]), tuple(rest[5:])
-        self._message = Message(kind, numbers, times, buffers=[])
-        self._pieces = [("head", bytearray(n_head)), ("payload", bytearray(n_payload))]
-        self._pieces += [("buffer", bytearray(size)) for size in sizes]
-        self._filled = 0
-        return True
+                n_bytes = min(len(room), n_data - at)
+                room[:n_bytes] = memoryview(data)[at : at + n_bytes]
+                at += n_bytes
+                if (message := self.filled(n_bytes)) is not None:
+                    messages.append(message)
+                continue
+            body = at + _HEADER.size
+            if n_data < body:
+                break
+            kind, n_both, n_head, n_payload, *rest = _HEADER.unpack_from(data, at)
+            n_buffers, n_fds = n_both >> 8, n_both & 0xFF
+            message = Message(kind, tuple(rest[:5]), tuple(rest[5:]))
+            middle, end = body + n_head, body + n_head + n_payload
+            if not n_buffers and end <= n_data:  # nearly all messages: no copy but the two slices
+                message.head, message.payload = data[body:middle], data[middle:end]
+                if n_fds:
+                    message.fds = [self.fds.popleft() for _ in range(n_fds)]
+                messages.append(message)
+                at = end
+                continue
+            if n_data < body + 8 * n_buffers:
+                break
+            at = body + 8 * n_buffers
+            self._message, self._n_fds, self._filled = message, n_fds, 0
+            message.buffers = []
+            self._pieces.extend((("head", bytearray(n_head)), ("payload", bytearray(n_payload))))
+            self._pieces.extend(
+                ("buffer", bytearray(size)) for size in struct.unpack_from(f"<{n_buffers}Q", data, body)
+            )
+            if (whole := self._advance()) is not None:
+                messages.append(whole)
+        self._pending = data[at:]
+        return messages
 
     def _advance(self) -> Message | None:
         """Take over the pieces that are full; the message once all are."""
         message = self._message
         assert message is not None
         while self._pieces and self._filled == len(self._pieces[0][1]):
-            name, data = self._pieces.pop(0)
+            name, data = self._pieces.popleft()
             self._filled = 0
             if name == "head":
                 message.head = bytes(data)
@@ -166,7 +175,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._out: deque[tuple[deque[memoryview], list[int]]] = deque()
+        self._out: deque[tuple[deque[Piece], list[int]]] = deque()
         self._later: list[tuple[Message, list[int]]] = []
         self._parser = _Parser()
         self._scratch = bytearray(_READ_BYTES)
@@ -192,7 +201,7 @@ class Channel:
         self._later.append((message, fds))
         if later:
             return
-        parts: deque[memoryview] = deque()
+        parts: deque[Piece] = deque()
         for one, fds in self._later:
             if fds and parts:  # descriptors go with the first bytes of their own message
                 self._out.append((parts, []))
@@ -215,16 +224,13 @@ class Channel:
                     n_sent = socket.send_fds(self._socket, [parts[0]], fds)
                     _close_all(fds)
                 else:
-                    n_sent = self._socket.sendmsg([parts[i] for i in range(min(len(parts), _MAX_PARTS))])
+                    n_sent = self._socket.sendmsg(itertools.islice(parts, _MAX_PARTS))
             except BlockingIOError:
                 return
             except OSError:
                 self._forget()
                 return
-            while parts and n_sent >= parts[0].nbytes:
-                n_sent -= parts.popleft().nbytes
-            if n_sent:
-                parts[0] = parts[0][n_sent:]
+            _drop_sent(parts, n_sent)
             if not parts:
                 self._out.popleft()
 
@@ -250,7 +256,7 @@ class Channel:
                     return messages  # the close is seen again at the next call
                 raise ChannelClosedError
             if target is None:
-                messages.extend(self._parser.feed(memoryview(self._scratch)[:n_bytes]))
+                messages.extend(self._parser.feed(bytes(memoryview(self._scratch)[:n_bytes])))
                 if n_bytes < _READ_BYTES or len(messages) >= _MAX_MESSAGES:
                     return messages
             elif (message := self._parser.filled(n_bytes)) is not None:
@@ -266,6 +272,14 @@ class Channel:
             _close_all(fds)
         self._out.clear()
         self._later.clear()
+
+
+def _drop_sent(parts: deque[Piece], n_sent: int) -> None:
+    """Take the first `n_sent` bytes off."""
+    while parts and n_sent >= len(parts[0]):
+        n_sent -= len(parts.popleft())
+    if n_sent:
+        parts[0] = memoryview(parts[0])[n_sent:]
 
 
 def _close_all(fds: list[int]) -> None:
@@ -286,11 +300,7 @@ class WorkerChannel:
         """Send a whole message; the caller sees to it that no other thread sends meanwhile."""
         parts = deque(message.parts())
         while parts:
-            n_sent = self._socket.sendmsg([parts[i] for i in range(min(len(parts), _MAX_PARTS))])
-            while parts and n_sent >= parts[0].nbytes:
-                n_sent -= parts.popleft().nbytes
-            if n_sent:
-                parts[0] = parts[0][n_sent:]
+            _drop_sent(parts, self._socket.sendmsg(itertools.islice(parts, _MAX_PARTS)))
 
     def receive(self) -> Message:
         """The next message; waits for it.

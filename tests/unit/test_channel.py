@@ -81,7 +81,7 @@ def test_messages_come_whole_when_the_stream_is_cut_anywhere(seed: int, n_messag
         while piece:
             target = parser.target()
             if target is None:
-                got += parser.feed(piece)
+                got += parser.feed(bytes(piece))
                 break
             n_bytes = min(len(target), len(piece))
             target[:n_bytes] = piece[:n_bytes]
