@@ -116,7 +116,7 @@ class ProcessWorkers:
         """What a worker does now, by its board."""
         slot = self._slots[worker_id]
         chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
-        running = None if chunk_id is None else Running(chunk_id, index, since_s)
+        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block)
         return running, Activity(index, since_s, 0, slot.tracked)
 
     def pid(self, worker_id: int) -> int | None:

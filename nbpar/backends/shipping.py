@@ -8,48 +8,60 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nbpar.backends.base import JobSpec
-from nbpar.backends.surroundings import job_setup
+from nbpar.backends.surroundings import cell_sources, surroundings
 from nbpar.engine.instructions import Chunk
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
 from nbpar.wire.channel import Channel, Message
 from nbpar.wire.codec import CannotPickle, Codec, Definition, Encoded
-from nbpar.wire.messages import CLASS_KEY, ChunkFlag, Kind
+from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind
+from nbpar.wire.names import goes_by_name
 from nbpar.worker.execute import Unusable
 
 __all__ = ["PreparedJob", "Shipper", "prepare_job"]
+
+_NAMED_TYPES = (types.FunctionType, types.BuiltinFunctionType, type)
 
 MAX_FUNCTIONS = 32
 """Functions a worker keeps; a pool that maps more of them in turn ships the oldest again."""
 
 
-class PreparedJob(NamedTuple):
-    """A job's function by value, ready for every worker.
+class PreparedFunction(NamedTuple):
+    """A function by value, ready for every worker.
 
     Attributes
     ----------
     key : str
         Hash of the function's bytes: the same for an unchanged function.
-    setup : bytes
-        A pickled :class:`~nbpar.wire.messages.JobSetup`.
+    head : bytes
+        The key, and the pickled sources of its cells by file name.
     handles : tuple
         Shared objects that the function refers to: alive until the job ends, whatever becomes of the user's names.
     """
 
     key: str
-    function: Encoded
-    setup: bytes
+    head: bytes
+    encoded: Encoded
     handles: tuple[Any, ...]
+
+
+class PreparedJob(NamedTuple):
+    """What every worker needs of a job."""
+
+    function: PreparedFunction
+    surroundings: bytes
 
     @property
     def speed_key(self) -> str:
         """See :class:`~nbpar.backends.base.Prepared`."""
-        return self.key
+        return self.function.key
 
 
 def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
@@ -61,18 +73,33 @@ def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
         When the function cannot travel; it names the object and the path to it.
     """
     __tracebackhide__ = True
+    return PreparedJob(_prepare_function(codec, job.function), surroundings())
+
+
+_named: weakref.WeakKeyDictionary[Any, PreparedFunction] = weakref.WeakKeyDictionary()
+"""Functions that workers import by name: their bytes never change, so they are made once."""
+
+
+def _prepare_function(codec: Codec, function: Any) -> PreparedFunction:
+    __tracebackhide__ = True
+    is_named = type(function) in _NAMED_TYPES and codec.serializer == "auto" and goes_by_name(function)
+    if is_named and (known := _named.get(function)) is not None:
+        return known
     try:
-        function = codec.encode_function(job.function)
+        encoded = codec.encode_function(function)
     except CannotPickle as error:
         raise SerializationError(f"the function cannot be sent to the workers: {error}") from None
-    digest = hashlib.blake2b(function.payload, digest_size=16)
-    for buffer in function.buffers:
+    digest = hashlib.blake2b(encoded.payload, digest_size=16)
+    for buffer in encoded.buffers:
         digest.update(buffer)
-    setup = job_setup(
-        job.function, key=digest.hexdigest(), star=job.star, seed=job.seed, seeded=job.options.seed is not None
-    )
-    handles = tuple(shared.handle(shared_id) for shared_id in function.shared_ids)
-    return PreparedJob(setup.function_key, function, pickle.dumps(setup), handles)
+    key = digest.hexdigest()
+    sources = {} if is_named else cell_sources(function)
+    head = key.encode() + (pickle.dumps(sources) if sources else b"")
+    handles = tuple(shared.handle(shared_id) for shared_id in encoded.shared_ids)
+    prepared = PreparedFunction(key, head, encoded, handles)
+    if is_named:
+        _named[function] = prepared
+    return prepared
 
 
 class Shipper:
@@ -82,6 +109,7 @@ class Shipper:
         self._channel = channel
         self._codec = codec
         self._functions: OrderedDict[str, None] = OrderedDict()
+        self._surroundings = b""
         self._jobs: set[int] = set()
         self._classes: set[str] = set()
         self._shared_ids: set[int] = set()
@@ -89,9 +117,9 @@ class Shipper:
     def send_chunk(self, chunk: Chunk, job: JobSpec, prepared: PreparedJob, *, quick: bool) -> int:
         """Send a chunk, and before it what this worker does not have yet; returns the size of its arguments."""
         if job.job_id not in self._jobs:
-            self._send_job(job.job_id, prepared)
+            self._send_job(job, prepared)
         items = job.source.take(chunk.start, chunk.stop)
-        flags = ChunkFlag.QUICK if quick else ChunkFlag(0)
+        flags = ChunkFlag.QUICK if quick else 0
         if job.options.chunk_size is None:
             flags |= ChunkFlag.RETURNABLE
         try:
@@ -117,18 +145,25 @@ class Shipper:
                 usable.append(Unusable(SerializationError(f"the argument cannot be sent to a worker: {error}")))
         return self._codec.encode(usable)
 
-    def _send_job(self, job_id: int, prepared: PreparedJob) -> None:
-        self._send_needs(prepared.function)
-        if prepared.key in self._functions:
-            self._functions.move_to_end(prepared.key)
+    def _send_job(self, job: JobSpec, prepared: PreparedJob) -> None:
+        function = prepared.function
+        self._send_needs(function.encoded)
+        if function.key in self._functions:
+            self._functions.move_to_end(function.key)
         else:
-            self._functions[prepared.key] = None
-            payload, buffers = prepared.function.payload, prepared.function.buffers
-            self._channel.send(
-                Message(Kind.DEFINE, head=prepared.key.encode(), payload=payload, buffers=buffers), later=True
-            )
-        self._channel.send(Message(Kind.JOB, (job_id, 0, 0, 0, 0), head=prepared.setup), later=True)
-        self._jobs.add(job_id)
+            self._functions[function.key] = None
+            payload, buffers = function.encoded.payload, function.encoded.buffers
+            numbers = (len(function.key), 0, 0, 0, 0)
+            message = Message(Kind.DEFINE, numbers, head=function.head, payload=payload, buffers=buffers)
+            self._channel.send(message, later=True)
+        if prepared.surroundings != self._surroundings:
+            self._surroundings = prepared.surroundings
+            self._channel.send(Message(Kind.FOLLOW, head=prepared.surroundings), later=True)
+        flags = job.star * JobFlag.STAR | (job.options.seed is not None) * JobFlag.SEEDED
+        seed = job.seed.to_bytes(job.seed.bit_length() // 8 + 1, "little")
+        message = Message(Kind.JOB, (job.job_id, flags, 0, 0, 0), head=function.key.encode(), payload=seed)
+        self._channel.send(message, later=True)
+        self._jobs.add(job.job_id)
         while len(self._functions) > MAX_FUNCTIONS:
             oldest, _ = self._functions.popitem(last=False)
             self._channel.send(Message(Kind.FORGET, head=oldest.encode()), later=True)
@@ -152,7 +187,8 @@ class Shipper:
             if definition.key not in self._classes:
                 self._classes.add(definition.key)
                 head = CLASS_KEY + definition.key.encode()
-                self._channel.send(Message(Kind.DEFINE, head=head, payload=definition.blob), later=True)
+                message = Message(Kind.DEFINE, (len(head), 0, 0, 0, 0), head=head, payload=definition.blob)
+                self._channel.send(message, later=True)
 
     def end_job(self, job_id: int) -> None:
         """The worker may forget a job; it hears of it with its next message."""

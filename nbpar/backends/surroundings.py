@@ -1,6 +1,6 @@
 """What a task finds in its worker as it is in the kernel at the call: folder, paths, logging, warnings.
 
-`job_setup` collects it for each job (:mod:`nbpar.backends.shipping`, in the user's thread); :class:`ModuleWatch`
+`surroundings` collects it for each job (:mod:`nbpar.backends.shipping`, in the user's thread); :class:`ModuleWatch`
 notices edited modules of the user's own (:mod:`nbpar.api`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import logging
 import os
+import pickle
 import sys
 import sysconfig
 import types
@@ -17,38 +18,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nbpar.wire.messages import JobSetup
+from nbpar.wire.messages import Surroundings
 
-__all__ = ["ModuleWatch", "job_setup"]
+__all__ = ["ModuleWatch", "cell_sources", "surroundings"]
 
 _PLAIN_FORMAT = "%(levelname)s:%(name)s:%(message)s"
 
 
-def job_setup(function: Callable[..., Any], *, key: str, star: bool, seed: int, seeded: bool) -> JobSetup:
-    """All that a worker needs to know of a job besides its function."""
+_last: tuple[Surroundings, bytes] | None = None
+_last_filters: tuple[list[Any], list[tuple[Any, ...]]] = ([], [])
+
+
+def surroundings() -> bytes:
+    """A pickled :class:`~nbpar.wire.messages.Surroundings`; the same object as long as nothing has changed."""
+    global _last
     try:
-        cwd = str(Path.cwd())
+        cwd = os.getcwd()  # noqa: PTH109  # a fifth of pathlib's time: asked for each job
     except FileNotFoundError:  # the folder was deleted; workers stay where they are
         cwd = ""
-    return JobSetup(
-        function_key=key,
-        star=star,
-        seed=seed,
-        seeded=seeded,
-        cwd=cwd,
-        sys_path=tuple(sys.path),
-        logging=_logging_settings(),
-        warnings=_warning_filters(),
-        sources=_cell_sources(function),
-    )
+    now = Surroundings(cwd, tuple(sys.path), _logging_settings(), _warning_filters())
+    known = _last
+    if known is None or known[0] != now:
+        known = _last = now, pickle.dumps(now)
+    return known[1]
 
 
 def _logging_settings() -> dict[str, Any]:
     root = logging.getLogger()
-    levels = {"": root.level}
-    for name, logger in list(root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
-            levels[name] = logger.level
+    loggers = list(root.manager.loggerDict.items())
+    levels = {name: one.level for name, one in loggers if not isinstance(one, logging.PlaceHolder) and one.level}
+    levels[""] = root.level
     if not root.handlers:
         return {"levels": levels, "format": None, "datefmt": None}
     formatter = root.handlers[0].formatter
@@ -61,19 +60,29 @@ def _logging_settings() -> dict[str, Any]:
 
 def _warning_filters() -> list[tuple[Any, ...]]:
     """The filters in force, each with the module and name of its category: nothing is imported in a worker for them."""
-    filters = []
-    for action, message, category, module, line in warnings.filters:
+    global _last_filters
+    known, filters = _last_filters
+    if known == warnings.filters:
+        return filters
+    known, filters = list(warnings.filters), []
+    for action, message, category, module, line in known:
         name = (getattr(category, "__module__", ""), getattr(category, "__qualname__", ""))
         patterns = [getattr(pattern, "pattern", pattern) for pattern in (message, module)]
         if all(pattern is None or isinstance(pattern, str) for pattern in patterns):
             filters.append((action, patterns[0], name, patterns[1], line))
+    _last_filters = known, filters
     return filters
 
 
-def _cell_sources(function: Callable[..., Any]) -> dict[str, str]:
+def cell_sources(function: Callable[..., Any]) -> dict[str, str]:
     """Source of the cell that defines `function`, so that tracebacks and warnings in a worker can show lines of it."""
     code = getattr(function, "__code__", None)
-    if not isinstance(code, types.CodeType) or Path(code.co_filename).exists():
+    if not isinstance(code, types.CodeType):
+        return {}
+    known: Any = linecache.cache.get(code.co_filename)
+    # IPython puts its cells there without a time of change: they are no files, and are not looked for.
+    is_cell = known is not None and len(known) == 4 and known[1] is None
+    if not is_cell and Path(code.co_filename).exists():
         return {}
     lines = linecache.getlines(code.co_filename)
     return {code.co_filename: "".join(lines)} if lines else {}
@@ -104,7 +113,7 @@ class ModuleWatch:
         changed = []
         for name, file in self._modules.items():
             try:
-                status = Path(file).stat()
+                status = os.stat(file)  # noqa: PTH116  # a third of pathlib's time: done for each call
             except OSError:
                 continue
             mark = (getattr(sys.modules.get(name), "__spec__", None), status.st_mtime_ns, status.st_size)

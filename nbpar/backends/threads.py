@@ -167,7 +167,7 @@ class ThreadWorkers:
             return None, Activity(None, 0.0)
         slot = worker.context.slot
         chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
-        running = None if chunk_id is None else Running(chunk_id, index, since_s)
+        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block)
         return running, Activity(index, since_s, 0, slot.tracked)
 
     def pid(self, worker_id: int) -> int | None:

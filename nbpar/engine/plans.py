@@ -13,11 +13,15 @@ __all__ = ["Held", "JobPlan", "JobRecord", "Running", "WorkerRecord"]
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the board says a worker runs: the task `index` of a chunk, since when; `index` None between tasks."""
+    """What the board says a worker runs: a task of a chunk, since when; `index` None between tasks.
+
+    Short tasks run in blocks: then it is one of the `n_block` tasks from `index` on.
+    """
 
     chunk_id: int
     index: int | None
     since_s: float
+    n_block: int = 1
 
 
 @dataclass(slots=True, eq=False)

@@ -221,22 +221,21 @@ class Scheduler:
         job.n_in_flight -= chunk.stop - held.done_to
         if job.stopping is not None or held.done_to >= chunk.stop:
             return None
-        begun = running is not None and running.chunk_id == chunk.chunk_id
-        index = running.index if running is not None and begun else None
-        if index is None and begun and chunk.stop - held.done_to == 1:
-            index = held.done_to  # it died while it unpickled or pickled for this one task
-        if index is None or not held.done_to <= index < chunk.stop:
-            if begun:  # one of several, not known which: each alone, so that the next death names it
-                for i in range(chunk.stop - 1, held.done_to - 1, -1):
-                    job.put_back(i, i + 1, chunk.attempt)
-            else:
-                job.put_back(held.done_to, chunk.stop, chunk.attempt)
+        if running is None or running.chunk_id != chunk.chunk_id:  # not begun
+            job.put_back(held.done_to, chunk.stop, chunk.attempt)
             return None
-        if index + 1 < chunk.stop:
-            job.put_back(index + 1, chunk.stop, chunk.attempt)
-        if held.done_to < index:
-            job.put_back(held.done_to, index, chunk.attempt)
-        return index
+        # It died in one of these tasks; between two tasks, while it unpickled or pickled for any of them.
+        first, stop = held.done_to, chunk.stop
+        if running.index is not None and held.done_to <= running.index < chunk.stop:
+            first, stop = running.index, min(running.index + max(1, running.n_block), chunk.stop)
+        if stop < chunk.stop:
+            job.put_back(stop, chunk.stop, chunk.attempt)
+        if stop - first > 1:  # one of several, not known which: each alone, so that the next death names it
+            for index in range(stop - 1, first - 1, -1):
+                job.put_back(index, index + 1, chunk.attempt)
+        if held.done_to < first:
+            job.put_back(held.done_to, first, chunk.attempt)
+        return first if stop - first == 1 else None
 
     @property
     def start_failed(self) -> bool:

@@ -19,7 +19,7 @@ BOARD_WORDS = 16
 """64-bit words in a slot: two cache lines, so that workers do not write into each other's."""
 
 # Words of a slot; the first group is the worker's, the last the kernel's.
-CHUNK, TASK, SINCE_NS, TRACK_DONE, TRACK_TOTAL = range(5)
+CHUNK, TASK, SINCE_NS, TRACK_DONE, TRACK_TOTAL, BLOCK = range(6)
 DROP = 8  # and DROP + 1: a worker holds at most two chunks
 
 _UNKNOWN_TOTAL = (1 << 64) - 1
@@ -36,7 +36,7 @@ class Slot:
     Attributes
     ----------
     words : memoryview
-        The raw words; the worker's hot loop stores into ``words[TASK]`` itself.
+        The raw words; the worker's hot loop stores into ``words[TASK]`` and ``words[BLOCK]`` itself.
     """
 
     __slots__ = ("words",)
@@ -61,6 +61,7 @@ class Slot:
         """The worker has taken up a chunk; no task of it runs yet."""
         words = self.words
         words[TASK] = 0
+        words[BLOCK] = 1
         words[SINCE_NS] = time.perf_counter_ns()
         words[CHUNK] = chunk_id
 
@@ -101,9 +102,14 @@ class Slot:
 
     @property
     def index(self) -> int | None:
-        """The task that runs now, None between tasks."""
+        """The task that runs now, or the first of the block of which one runs; None between tasks."""
         task = self.words[TASK]
         return task - 1 if task else None
+
+    @property
+    def n_block(self) -> int:
+        """How many tasks from :attr:`index` on may be the one that runs."""
+        return self.words[BLOCK]
 
     @property
     def since_s(self) -> float:

@@ -12,12 +12,14 @@ What bounds the outgoing queue of a :class:`Channel`: the scheduler, which lets 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import itertools
 import os
 import select
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ _READ_BYTES = 1 << 18
 _WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below malloc's mmap threshold that is cheap
 _MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
 _MAX_PARTS = 512  # IOV_MAX is 1024 on Linux and macOS
-_MAX_FDS = 64
+_FDS_BYTES = socket.CMSG_LEN(64 * 4) if hasattr(socket, "CMSG_LEN") else 0  # room for 64 descriptors
 _JOINED_BYTES = 1 << 12  # up to here copying a payload behind its header is cheaper than a second piece
 
 
@@ -326,11 +328,14 @@ class WorkerChannel:
             self._ready.extend(self._parser.feed(data))
         return self._ready.popleft()
 
-    def _receive_some(self) -> tuple[bytes, list[int]]:
-        if not hasattr(socket, "recv_fds"):  # Windows
-            return self._socket.recv(_WORKER_READ_BYTES), []
-        data, fds, _flags, _address = socket.recv_fds(self._socket, _WORKER_READ_BYTES, _MAX_FDS)
-        return data, list(fds)
+    def _receive_some(self) -> tuple[bytes, Sequence[int]]:
+        if sys.platform == "win32":
+            return self._socket.recv(_WORKER_READ_BYTES), ()
+        data, ancillary, _flags, _address = self._socket.recvmsg(_WORKER_READ_BYTES, _FDS_BYTES)
+        fds = array.array("i")
+        for _level, _type, some in ancillary:
+            fds.frombytes(some)
+        return data, fds
 
     def closed_by_kernel(self) -> bool:
         """Whether the kernel's end is closed; looks without waiting."""

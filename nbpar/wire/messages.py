@@ -5,12 +5,14 @@ kind       numbers                               times                  head / p
 ========== ===================================== ====================== ==============================================
 to the worker
 ----------------------------------------------------------------------------------------------------------------------
-DEFINE     -                                     -                      head: key; payload, buffers: a function or
-                                                                        class by value, kept under its key
+DEFINE     length of the key                     -                      head: key, pickled sources of a function;
+                                                                        payload, buffers: a function or class by
+                                                                        value, kept under its key
 FORGET     -                                     -                      head: key
 SHARE      id, size in bytes                     -                      head: layout; one descriptor of the memory
 UNSHARE    id                                    -                      -
-JOB        job                                   -                      head: :class:`JobSetup`
+FOLLOW     -                                     -                      head: pickled :class:`Surroundings`
+JOB        job, flags                            -                      head: key of its function; payload: its seed
 CHUNK      job, chunk, start, stop, flags        -                      payload, buffers: the list of arguments
 END_JOB    job                                   -                      -
 STOP       -                                     -                      -
@@ -30,7 +32,7 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple
 
-__all__ = ["CLASS_KEY", "ChunkFlag", "JobSetup", "Kind"]
+__all__ = ["CLASS_KEY", "ChunkFlag", "JobFlag", "Kind", "Surroundings"]
 
 CLASS_KEY = b"class "
 """The head of a DEFINE message for a class begins with it; a function's is its key alone."""
@@ -47,6 +49,7 @@ class Kind(enum.IntEnum):
     CHUNK = 6
     END_JOB = 7
     STOP = 8
+    FOLLOW = 9
     READY = 16
     NOT_READY = 17
     RESULTS = 18
@@ -54,8 +57,8 @@ class Kind(enum.IntEnum):
     OUTPUT = 20
 
 
-class ChunkFlag(enum.IntFlag):
-    """How a worker is to run a chunk."""
+class ChunkFlag:
+    """How a worker is to run a chunk. Plain numbers: an ``IntFlag`` takes 2 us for each ``&``."""
 
     QUICK = 1  # tasks are known to be short: one clock reading for the chunk, results in one message
     HAS_SHARED = 2  # some arguments may be Shared handles, to be unwrapped
@@ -64,33 +67,23 @@ class ChunkFlag(enum.IntFlag):
     ATTEMPT = 1 << 8  # times the attempt's number
 
 
-class JobSetup(NamedTuple):
-    """What a worker needs to know of a job before its first chunk.
+class JobFlag:
+    """How the function of a job is called; plain numbers, too."""
+
+    STAR = 1  # with each item unpacked into its arguments
+    SEEDED = 2  # after seeding `random` and `numpy.random`
+
+
+class Surroundings(NamedTuple):
+    """What a task is to find around it as it is in the kernel at the call.
 
     Attributes
     ----------
-    function_key : str
-        Under which the function was defined.
-    star : bool
-        Whether each item is unpacked into the function's arguments.
-    seed : tuple of int or None
-        Entropy of the job; with the task's index it makes the task's generator.
-    seeded : bool
-        Whether the user gave a seed; then `random` and `numpy.random` are seeded for each task as well.
-    cwd, sys_path
-        The kernel's, as of the call.
     logging, warnings
         The kernel's levels by logger name, its format, and its warning filters with their categories by name.
-    sources
-        Source of the cells the function comes from, by file name, for tracebacks.
     """
 
-    function_key: str
-    star: bool
-    seed: int
-    seeded: bool
     cwd: str
     sys_path: tuple[str, ...]
     logging: dict[str, Any]
     warnings: list[Any]
-    sources: dict[str, str]

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nbpar.errors import NbparError
@@ -45,6 +46,8 @@ class Context:
         Of the chunk under way; `seed` is the job's.
     values : dict
         What `per_worker` built here, by key.
+    block : tuple of (int, iterator)
+        While a block of tasks runs: where its chunk ends, and the iterator over the chunk's items.
     """
 
     worker_id: int
@@ -52,12 +55,16 @@ class Context:
     attempt: int = 1
     seed: int = 0
     values: dict[str, Any] | None = None
+    block: tuple[int, Iterator[Any]] | None = None
     nested: Any = None  # the serial pool of maps inside a task; made by nbpar.api
 
     @property
     def index(self) -> int | None:
         """Index of the running task."""
-        return self.slot.index
+        if self.block is None:
+            return self.slot.index
+        stop, rest = self.block
+        return stop - length_hint(rest) - 1
 
 
 _of_thread = threading.local()

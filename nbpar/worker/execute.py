@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, starmap
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from nbpar.wire.board import TASK
+from nbpar.wire.board import BLOCK, TASK
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
 __all__ = ["Report", "Work", "run_chunk"]
@@ -119,32 +119,35 @@ class Unusable:
 
 
 def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> None:
-    """One Python-level step per task: a store to the board and the call. Ends at a failure, or when it takes long."""
-    words, values = context.slot.words, current.values
-    append, function, star = values.append, work.function, work.star
-    index = current.first
+    """Blocks of tasks at the speed of ``map``: a store to the board for each block. Ends at a failure or after a while.
+
+    A store for each task would cost as much as the shortest task itself (35 ns).
+    """
+    words, values, function = context.slot.words, current.values, work.function
     rest = iter(items)
-    block, n_items = 1, len(items)
+    context.block = current.first + len(items), rest
+    n_done, n_block = 0, 1
     try:
-        while index - current.first < n_items and perf_counter() - current.begin_s < REPORT_S:
-            if star:
-                for item in islice(rest, block):
-                    index += 1
-                    words[TASK] = index
-                    append(function(*item))
-            else:
-                for item in islice(rest, block):
-                    index += 1
-                    words[TASK] = index
-                    append(function(item))
-            block = min(2 * block, MAX_BLOCK)
+        while n_done < len(items) and perf_counter() - current.begin_s < REPORT_S:
+            n_block = min(n_block, len(items) - n_done)
+            words[BLOCK] = n_block
+            words[TASK] = current.first + n_done + 1
+            part = islice(rest, n_block)
+            values.extend(starmap(function, part) if work.star else map(function, part))
+            n_done += n_block
+            if len(values) < n_done:  # `map` takes it for the end of its input
+                raise StopIteration("raised by the function")
+            n_block = min(2 * n_block, MAX_BLOCK)
+        current.n_ended = n_done
     except TaskInterrupt:
         current.n_ended = len(values)
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a task raises is that task's failure
-        del values[index - 1 - current.first :]
-        current.failures.append((index - 1, error))
-    current.n_ended = index - current.first
+        current.failures.append((current.first + len(values), error))
+        current.n_ended = len(values) + 1
+    finally:
+        context.block = None
+        words[BLOCK] = 1
 
 
 def _run_one(work: Work, item: Any, index: int, context: Context, current: Report) -> None:

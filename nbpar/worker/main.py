@@ -28,7 +28,7 @@ from nbpar.wire.board import TASK, Slot
 from nbpar.wire.channel import ChannelClosedError, Message, WorkerChannel
 from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition
 from nbpar.wire.exceptions import encode_exception
-from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobSetup, Kind
+from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind, Surroundings
 from nbpar.worker.boot import WorkerSetup, end_with_parent, use_cpus, use_environment, use_threads
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk
@@ -80,7 +80,8 @@ class _Worker:
         self.functions: dict[str, tuple[bytes, list[bytes]]] = {}  # bounded by the kernel, which sends FORGET
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
         self.streams: tuple[Any, ...] = ()
-        self.filters_from: tuple[Any, int] = ((), 0)
+        self.surroundings = Surroundings("", (), {}, [])
+        self.filters_from: tuple[Any, int] = (None, 0)
 
     def on_sigint(self, _signum: int, _frame: object) -> None:
         """Interrupt the running task if its chunk is to be dropped."""
@@ -108,6 +109,8 @@ class _Worker:
                     self._define(message)
                 case Kind.FORGET:
                     self.functions.pop(message.head.decode(), None)
+                case Kind.FOLLOW:
+                    self._follow_kernel(message)
                 case Kind.JOB:
                     self._begin_job(message)
                 case Kind.END_JOB:
@@ -138,18 +141,23 @@ class _Worker:
         return True
 
     def _define(self, message: Message) -> None:
-        key = message.head
+        n_key = message.numbers[0]
+        key, sources = message.head[:n_key], message.head[n_key:]
         if key.startswith(CLASS_KEY):
             with contextlib.suppress(Exception):  # the tasks that need the class fail with the reason
                 self.codec.define(Definition(key[len(CLASS_KEY) :].decode(), bytes(message.payload)))
-        else:
-            self.functions[key.decode()] = bytes(message.payload), [bytes(buffer) for buffer in message.buffers]
+            return
+        self.functions[key.decode()] = bytes(message.payload), [bytes(buffer) for buffer in message.buffers]
+        for file_name, source in pickle.loads(sources).items() if sources else ():
+            linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
 
     def _begin_job(self, message: Message) -> None:
-        job_id = message.numbers[0]
-        setup: JobSetup = pickle.loads(message.head)
-        self._follow_kernel(setup)
-        payload, buffers = self.functions[setup.function_key]
+        job_id, flags = message.numbers[:2]
+        # A task may have gone elsewhere; the next job begins where the kernel is.
+        with contextlib.suppress(OSError):
+            os.chdir(self.surroundings.cwd)
+        sys.path[:] = self.surroundings.sys_path
+        payload, buffers = self.functions[message.head.decode()]
         try:
             # Copies: what a task does to an array in its closure is gone with the job.
             function: Any = self.codec.decode(payload, [bytearray(buffer) for buffer in buffers])
@@ -158,19 +166,17 @@ class _Worker:
             self.sender.send(Message(Kind.NO_JOB, (job_id, 0, 0, 0, 0), payload=encode_exception(error)))
             return
         # After the function, which may have loaded the modules of the categories.
-        if (setup.warnings, len(sys.modules)) != self.filters_from:
-            self.filters_from = (setup.warnings, len(sys.modules))
-            apply_warning_filters(setup.warnings)
-        self.jobs[job_id] = Work(function, setup.star, setup.seed, setup.seeded)
+        filters = self.surroundings.warnings
+        if self.filters_from[0] is not filters or self.filters_from[1] != len(sys.modules):
+            self.filters_from = (filters, len(sys.modules))
+            apply_warning_filters(filters)
+        seed = int.from_bytes(message.payload, "little")
+        self.jobs[job_id] = Work(function, bool(flags & JobFlag.STAR), seed, bool(flags & JobFlag.SEEDED))
 
-    def _follow_kernel(self, setup: JobSetup) -> None:
-        """Take over what may have changed in the kernel since the last job."""
-        with contextlib.suppress(OSError):
-            os.chdir(setup.cwd)
-        sys.path[:] = setup.sys_path
-        apply_logging(setup.logging)
-        for file_name, source in setup.sources.items():
-            linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
+    def _follow_kernel(self, message: Message) -> None:
+        """Take over what has changed in the kernel since the last job."""
+        self.surroundings = pickle.loads(message.head)
+        apply_logging(self.surroundings.logging)
 
     # --- chunks -------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class Sender:
 
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
+        self._main = threading.main_thread().ident
         self._lock = threading.Lock()  # guards the socket's sending side: helper threads of a task may print
         self._sender = 0  # the thread that sends at the moment
         self._waiting: deque[Message] = deque()  # what a finalizer wrote in the middle of a send; sent right after it
@@ -50,7 +51,7 @@ class Sender:
             # The garbage collector ran within a send of this thread, and a finalizer of the user's prints.
             self._waiting.append(message)
             return
-        main = me == threading.main_thread().ident
+        main = me == self._main
         if main:
             self.busy = True
         try:
@@ -116,6 +117,8 @@ class TaskStream(io.TextIOBase):
 
     def finish(self) -> None:
         """Send an unfinished line; called when the chunk's results are about to leave."""
+        if not self._line:
+            return
         with self._lock:
             self._finish_line()
 
