@@ -15,7 +15,6 @@ import itertools
 import mmap
 import os
 import pickle
-import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from nbpar.errors import SerializationError
 from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
+from nbpar.wire.memory import anonymous_file, write_at
 
 __all__ = ["Segment", "Shared", "attach", "detach", "handle", "segment", "unwrap"]
 
@@ -75,11 +75,14 @@ class Shared(Generic[T]):
             places.append((start, buffer.nbytes))
             end = start + buffer.nbytes
         self.size_bytes = max(end, 1)
-        fd = _anonymous_file(self.size_bytes)
-        with mmap.mmap(fd, self.size_bytes) as memory:
-            memory[: len(encoded.payload)] = encoded.payload
-            for (start, length), buffer in zip(places, encoded.buffers, strict=True):
-                memory[start : start + length] = buffer
+        fd = anonymous_file("nbpar-shared", self.size_bytes)
+        try:
+            write_at(fd, 0, encoded.payload)
+            for (start, _), buffer in zip(places, encoded.buffers, strict=True):
+                write_at(fd, start, buffer)
+        except BaseException:
+            os.close(fd)
+            raise
         layout = pickle.dumps((len(encoded.payload), places))
         self._segment = Segment(self.shared_id, fd, self.size_bytes, layout, encoded.definitions)
         _segments[self.shared_id] = self._segment
@@ -121,17 +124,6 @@ class AttachedShared:
         """Let go of the memory; the mapping lives as long as arrays in it do."""
         self._value.clear()  # a closure with this handle may live on until the garbage collector comes
         os.close(self._fd)
-
-
-def _anonymous_file(size_bytes: int) -> int:
-    """Memory without a name, as a descriptor: nothing is left behind however the process ends."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("nbpar-shared", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile(prefix="nbpar-shared-") as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, size_bytes)
-    return fd
 
 
 def _map(fd: int, size_bytes: int, layout: bytes) -> Any:
