@@ -19,6 +19,7 @@ A buffer that finds no room goes through the socket.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import itertools
@@ -278,31 +279,51 @@ class ArenaReader:
         gone = self.gives_back and self._memory.give_back(start, start + n_units * UNIT_BYTES)
         self._states[unit] = PUNCHED if gone else FREE
         if self._is_closed and not self._live:
-            _readers.pop(self._key, None)
+            self._end()
+
+    def _end(self) -> None:
+        """No block is to be released or pinned any more; the mapping lives as long as views of it."""
+        if _readers.pop(self._key, None) is not None:
+            self._memory.close()
 
     def pin(self) -> None:
-        """Never release the blocks that have views now: a process that is forked here sees them, too."""
+        """Prepare for a fork: each process is to have the blocks that have views now as it has its other memory.
+
+        So they are never released, and what one of the processes writes is its own from now on.
+        """
         if self._pid != _getpid():
             return
+        pinned = {}
         for unit in list(self._live):
             if (n_units := self._live.pop(unit, None)) is not None:
-                self._pinned[unit] = n_units
+                pinned[unit] = n_units
                 self._states[unit] = PINNED
+        for start, stop in _joined(pinned):
+            self._memory.make_private(start * UNIT_BYTES, stop * UNIT_BYTES)
+        self._pinned |= pinned
 
     def close(self) -> None:
         """The sender has ended: return all pages but those of blocks that have views, and those when they die."""
         self.gives_back = True
         self._is_closed = True
         at = -(-len(self._states) // UNIT_BYTES)
-        for unit, n_units in sorted([*self._live.items(), *self._pinned.items()]):
-            if at < unit:
-                self._memory.give_back(at * UNIT_BYTES, unit * UNIT_BYTES)
-            at = unit + n_units
-        if at < len(self._states):
-            self._memory.give_back(at * UNIT_BYTES, len(self._states) * UNIT_BYTES)
-        self._memory.close()
+        for start, stop in _joined({**self._live, **self._pinned}):
+            self._memory.give_back(at * UNIT_BYTES, start * UNIT_BYTES)
+            at = stop
+        self._memory.give_back(at * UNIT_BYTES, len(self._states) * UNIT_BYTES)
         if not self._live:
-            _readers.pop(self._key, None)
+            self._end()
+
+
+def _joined(blocks: dict[int, int]) -> list[tuple[int, int]]:
+    """Blocks as ranges in ascending order, neighbours in one."""
+    ranges: list[tuple[int, int]] = []
+    for start, n_units in sorted(blocks.items()):
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = ranges[-1][0], start + n_units
+        else:
+            ranges.append((start, start + n_units))
+    return ranges
 
 
 def _pin_all() -> None:
@@ -314,3 +335,5 @@ if hasattr(os, "register_at_fork"):
     # Twice: between the first and the fork another thread may have opened a block. A worker that nbpar forks counts as
     # any other: it may be there to read, through a module of the user's, what the kernel has.
     os.register_at_fork(before=_pin_all, after_in_parent=_pin_all)
+
+atexit.register(_readers.clear)  # views die until the very end, when the names of this module are gone

@@ -4,8 +4,9 @@ Owns the framing and the two ways to move it: :class:`Channel` never blocks (the
 selector) and :class:`WorkerChannel` blocks (a worker has nothing else to do). A deadlock by two full sockets cannot be,
 since the dispatcher always reads while it has something to write.
 
-A message is a header, the length of each buffer, a small `head` (plain pickle), a `payload` and the buffers. A stream,
-not SEQPACKET: without arenas a message may be larger than a socket's send buffer, and one code serves every system.
+A message is a header, the length and place of each buffer, a small `head` (plain pickle), a `payload`, and the buffers
+that have no place in an arena (:mod:`nbpar.wire.arena`). A stream, not SEQPACKET: without an arena a message may be
+larger than a socket's send buffer, and one code serves every system.
 
 What bounds the outgoing queue of a :class:`Channel`: the scheduler, which lets a worker hold two chunks.
 """
@@ -23,6 +24,8 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from nbpar.wire.arena import ArenaReader, Place
 
 __all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
 
@@ -52,7 +55,7 @@ class Message:
     times: tuple[float, float] = (0.0, 0.0)
     head: bytes = b""
     payload: bytes | bytearray | memoryview = b""
-    buffers: Sequence[bytes | bytearray | memoryview] = ()
+    buffers: Sequence[bytes | bytearray | memoryview | Place] = ()
     fds: Sequence[int] = ()
 
     def parts(self) -> list[Piece]:
@@ -64,15 +67,23 @@ class Message:
         start = _HEADER.pack(self.kind, n_both, len(self.head), n_payload, *self.numbers, *self.times)
         if not buffers and n_payload <= _JOINED_BYTES:
             return [start + self.head + payload]
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        start += struct.pack(f"<{len(views)}Q", *[len(view) for view in views]) + self.head
+        places: list[int] = []
+        views: list[memoryview] = []
+        for buffer in buffers:
+            if isinstance(buffer, Place):
+                places += buffer.n_bytes, buffer.unit
+            else:
+                views.append(memoryview(buffer).cast("B"))
+                places += len(views[-1]), 0
+        start += struct.pack(f"<{len(places)}Q", *places) + self.head
         pieces: list[Piece] = [start + payload] if n_payload <= _JOINED_BYTES else [start, payload]
         return pieces + [view for view in views if len(view)]
 
     @property
     def n_bytes(self) -> int:
         """Size of payload and buffers."""
-        return len(self.payload) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        sizes = (one.n_bytes if isinstance(one, Place) else memoryview(one).nbytes for one in self.buffers)
+        return len(self.payload) + sum(sizes)
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
@@ -84,12 +95,13 @@ class _Parser:
     """Bytes in, messages out. Small messages are cut from one read; a large piece is received into its own memory."""
 
     def __init__(self) -> None:
-        self._pending = b""  # less than a header and its sizes
+        self._pending = b""  # less than a header and its places
         self._message: Message | None = None
         self._n_fds = 0
         self._pieces: deque[tuple[str, bytearray]] = deque()  # still to be filled, the first partly
         self._filled = 0
         self.fds: deque[int] = deque()
+        self.arena: ArenaReader | None = None
 
     def target(self) -> memoryview | None:
         """Where to receive into when a large piece is under way; None to read anything."""
@@ -123,23 +135,24 @@ class _Parser:
             kind, n_both, n_head, n_payload, *rest = _HEADER.unpack_from(data, at)
             n_buffers, n_fds = n_both >> 8, n_both & 0xFF
             message = Message(kind, tuple(rest[:5]), tuple(rest[5:]))
+            inline: Sequence[bytearray] = ()
+            if n_buffers:
+                if n_data < body + 16 * n_buffers:
+                    break
+                inline = self._make_room(message, struct.unpack_from(f"<{2 * n_buffers}Q", data, body))
+                body += 16 * n_buffers
             middle, end = body + n_head, body + n_head + n_payload
-            if not n_buffers and end <= n_data:  # nearly all messages: no copy but the two slices
+            if not inline and end <= n_data:  # nearly all messages: no copy but the two slices
                 message.head, message.payload = data[body:middle], data[middle:end]
                 if n_fds:
-                    message.fds = [self.fds.popleft() for _ in range(n_fds)]
+                    message.fds = self._take_fds(n_fds)
                 messages.append(message)
                 at = end
                 continue
-            if n_data < body + 8 * n_buffers:
-                break
-            at = body + 8 * n_buffers
+            at = body
             self._message, self._n_fds, self._filled = message, n_fds, 0
-            message.buffers = []
             self._pieces.extend((("head", bytearray(n_head)), ("payload", bytearray(n_payload))))
-            self._pieces.extend(
-                ("buffer", bytearray(size)) for size in struct.unpack_from(f"<{n_buffers}Q", data, body)
-            )
+            self._pieces.extend(("buffer", buffer) for buffer in inline)
             if (whole := self._advance()) is not None:
                 messages.append(whole)
         self._pending = data[at:]
@@ -156,13 +169,27 @@ class _Parser:
                 message.head = bytes(data)
             elif name == "payload":
                 message.payload = data
-            else:
-                message.buffers.append(data)  # type: ignore[attr-defined]  # a list while it is being received
         if self._pieces:
             return None
-        message.fds = [self.fds.popleft() for _ in range(self._n_fds)]
+        message.fds = self._take_fds(self._n_fds)
         self._message = None
         return message
+
+    def _make_room(self, message: Message, places: tuple[int, ...]) -> list[bytearray]:
+        """Open the buffers that lie in the arena; those that follow get memory of their own."""
+        buffers: list[memoryview | bytearray] = []
+        for n_bytes, unit in zip(places[::2], places[1::2], strict=True):
+            if unit:
+                assert self.arena is not None, "a place in an arena that this side never said it has"
+                buffers.append(self.arena.open(unit, n_bytes))
+            else:
+                buffers.append(bytearray(n_bytes))
+        message.buffers = buffers
+        return [buffer for buffer in buffers if type(buffer) is bytearray]
+
+    def _take_fds(self, n_fds: int) -> list[int]:
+        """The descriptors of a message; without those that this process had no room for."""
+        return [self.fds.popleft() for _ in range(min(n_fds, len(self.fds)))]
 
 
 class Channel:
@@ -181,6 +208,10 @@ class Channel:
         self._later: list[tuple[Message, list[int]]] = []
         self._parser = _Parser()
         self._scratch = bytearray(_READ_BYTES)
+
+    def read_from(self, arena: ArenaReader) -> None:
+        """Where the places in messages from now on are."""
+        self._parser.arena = arena
 
     def fileno(self) -> int:
         """For the selector."""
@@ -297,6 +328,10 @@ class WorkerChannel:
         self._socket = sock
         self._parser = _Parser()
         self._ready: deque[Message] = deque()
+
+    def read_from(self, arena: ArenaReader) -> None:
+        """Where the places in messages from now on are."""
+        self._parser.arena = arena
 
     def send(self, message: Message) -> None:
         """Send a whole message; the caller sees to it that no other thread sends meanwhile."""

@@ -15,6 +15,9 @@ FOLLOW     -                                     -                      head: pi
 JOB        job, flags                            -                      head: key of its function; payload: its seed
 CHUNK      job, chunk, start, stop, flags        -                      payload, buffers: the list of arguments
 END_JOB    job                                   -                      -
+ARENA      size, 1 for results                   -                      one descriptor of the memory for arguments,
+                                                                        or for results
+TRIM       bytes to keep                         -                      -
 STOP       -                                     -                      -
 to the kernel
 ----------------------------------------------------------------------------------------------------------------------
@@ -23,8 +26,12 @@ NOT_READY  -                                     -                      payload:
 RESULTS    job, chunk, first, n ended, final     begin, end of work     head: failures; payload, buffers: values
 NO_JOB     job                                   -                      payload: exception; the function of the job
                                                                         could not be rebuilt
+MAPPED     -                                     -                      - (arguments may lie in the arena)
+ROOM       -                                     -                      - (it wants an arena for results)
 OUTPUT     index + 1 (0: none), 1 for stderr     -                      payload: UTF-8 text, whole lines
 ========== ===================================== ====================== ==============================================
+
+Buffers travel in the message or lie in an arena; descriptors go only to the worker.
 """
 
 from __future__ import annotations
@@ -50,11 +57,15 @@ class Kind(enum.IntEnum):
     END_JOB = 7
     STOP = 8
     FOLLOW = 9
+    ARENA = 10
+    TRIM = 11
     READY = 16
     NOT_READY = 17
     RESULTS = 18
     NO_JOB = 19
     OUTPUT = 20
+    MAPPED = 21
+    ROOM = 22
 
 
 class ChunkFlag:

@@ -20,16 +20,27 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
+from nbpar.wire.arena import Place
 from nbpar.wire.board import TASK, Slot
 from nbpar.wire.channel import ChannelClosedError, Message, WorkerChannel
 from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition
 from nbpar.wire.exceptions import encode_exception
 from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind, Surroundings
-from nbpar.worker.boot import WorkerSetup, end_with_parent, use_cpus, use_environment, use_threads
+from nbpar.worker.arenas import WorkerArenas
+from nbpar.worker.boot import (
+    WorkerSetup,
+    end_with_parent,
+    keep_freed_memory,
+    return_freed_memory,
+    use_cpus,
+    use_environment,
+    use_threads,
+)
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
@@ -54,6 +65,7 @@ def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
     use_environment(setup)
     use_cpus(setup.cpus)
     use_threads(setup.threads)
+    keep_freed_memory()
     context = Context(setup.worker_id, Slot(board, setup.worker_id))
     worker = _Worker(WorkerChannel(sock), context, setup)
     # Jupyter interrupts the whole process group. A worker heeds SIGINT only for a chunk the kernel wants dropped.
@@ -74,6 +86,7 @@ class _Worker:
     def __init__(self, channel: WorkerChannel, context: Context, setup: WorkerSetup) -> None:
         self.channel = channel
         self.sender = Sender(channel)
+        self.arenas = WorkerArenas(channel, self.sender)
         self.context = context
         self.setup = setup
         self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
@@ -102,27 +115,37 @@ class _Worker:
         self.sender.send(Message(Kind.READY, (os.getpid(), 0, 0, 0, 0), (time.perf_counter(), 0.0)))
         while True:
             message = self.channel.receive()
-            match message.kind:
-                case Kind.CHUNK:
-                    self._run_chunk(message)
-                case Kind.DEFINE:
-                    self._define(message)
-                case Kind.FORGET:
-                    self.functions.pop(message.head.decode(), None)
-                case Kind.FOLLOW:
-                    self._follow_kernel(message)
-                case Kind.JOB:
-                    self._begin_job(message)
-                case Kind.END_JOB:
-                    self.jobs.pop(message.numbers[0], None)
-                case Kind.SHARE:
-                    shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
-                case Kind.UNSHARE:
-                    shared.detach(message.numbers[0])
-                case Kind.STOP:
-                    self._call_hook(self.setup.worker_exit, None)
-                    return
+            if message.kind == Kind.CHUNK:
+                self._run_chunk(message)
+            elif message.kind == Kind.STOP:
+                self._call_hook(self.setup.worker_exit, None)
+                return
+            else:
+                self._heed(message)
             del message  # an idle worker must not hold on to the arguments of its last task
+
+    def _heed(self, message: Message) -> None:
+        """Whatever is to be known or done between chunks."""
+        match message.kind:
+            case Kind.DEFINE:
+                self._define(message)
+            case Kind.FORGET:
+                self.functions.pop(message.head.decode(), None)
+            case Kind.FOLLOW:
+                self._follow_kernel(message)
+            case Kind.JOB:
+                self._begin_job(message)
+            case Kind.END_JOB:
+                self.jobs.pop(message.numbers[0], None)
+            case Kind.SHARE:
+                shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
+            case Kind.UNSHARE:
+                shared.detach(message.numbers[0])
+            case Kind.ARENA:
+                self.arenas.take(message)
+            case Kind.TRIM:
+                self.arenas.trim(message.numbers[0])
+                return_freed_memory()
 
     def _call_hook(self, hook: tuple[bytes, list[bytes]] | None, kind: Kind | None) -> bool:
         """Call `worker_init` or `worker_exit`; an error is reported as `kind`, or printed."""
@@ -153,6 +176,7 @@ class _Worker:
 
     def _begin_job(self, message: Message) -> None:
         job_id, flags = message.numbers[:2]
+        self.arenas.begin_job()
         # A task may have gone elsewhere; the next job begins where the kernel is.
         with contextlib.suppress(OSError):
             os.chdir(self.surroundings.cwd)
@@ -189,8 +213,15 @@ class _Worker:
             return
         slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
         items, usable = self._arguments(message, stop - start, flags)
+        message.buffers = ()
         self.context.attempt = max(1, flags // ChunkFlag.ATTEMPT)
         self.context.seed = work.seed
+
+        def report(one: Report) -> None:
+            if one.final and type(items) is list:
+                items.clear()  # before the kernel knows: it may then put the next arguments where these were
+            self._send_report(job_id, chunk_id, one)
+
         run_chunk(
             work,
             items,
@@ -199,7 +230,7 @@ class _Worker:
             context=self.context,
             quick=bool(flags & ChunkFlag.QUICK) and usable,
             returnable=bool(flags & ChunkFlag.RETURNABLE),
-            report=lambda report: self._send_report(job_id, chunk_id, report),
+            report=report,
         )
 
     def _arguments(self, message: Message, n_items: int, flags: int) -> tuple[Any, bool]:
@@ -222,11 +253,14 @@ class _Worker:
     def _send_report(self, job_id: int, chunk_id: int, report: Report) -> None:
         self._finish_lines()
         encoded = None
+        buffers: Sequence[memoryview | Place] = ()
         if report.values:
             try:
                 encoded = self.codec.encode(report.values)
             except CannotPickle:
                 encoded = self._encode_good_values(report)
+            if encoded.buffers:
+                buffers = self.arenas.place(encoded.buffers)
         failures = b""
         if report.failures:
             failures = pickle.dumps([(index, encode_exception(error)) for index, error in report.failures])
@@ -237,7 +271,7 @@ class _Worker:
                 (report.begin_s, report.end_s),
                 failures,
                 encoded.payload if encoded is not None else b"",
-                encoded.buffers if encoded is not None else (),
+                buffers,
             )
         )
 

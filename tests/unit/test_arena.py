@@ -363,7 +363,6 @@ def test_all_but_what_is_viewed_goes_back_when_the_sender_has_ended(pair: tuple[
     views = [reader.open(*put(arena, data_of(i, 10 * UNIT_BYTES))) for i in range(5)]
     del views[3], views[1]
     reader.close()
-    reader._memory.fd = os.dup(arena.memory.fd)  # the fixture closes it again
     assert allocated_bytes(arena) <= 32 * UNIT_BYTES
     assert views == [data_of(i, 10 * UNIT_BYTES) for i in (0, 2, 4)]
     views.pop()
@@ -427,6 +426,32 @@ def test_block_is_never_reused_when_a_forked_child_may_see_it(pair: tuple[Arena,
     reader.open(*put(arena, b"x"))
     arena.sweep()
     assert arena.n_blocks == 1, "what is opened after the fork is released as ever"
+
+
+def test_what_a_forked_child_and_its_parent_write_is_their_own(pair: tuple[Arena, ArenaReader]) -> None:
+    arena, reader = pair
+    views = [reader.open(*put(arena, bytes([i]) * 100_000)) for i in range(5)]
+    del views[2]
+    to_child, go_child = os.pipe()
+    to_parent, go_parent = os.pipe()
+
+    def child() -> bool:
+        views[0][:] = b"c" * 100_000
+        os.write(go_parent, b"x")
+        os.read(to_child, 1)
+        return views[0] == b"c" * 100_000 and views[1] == bytes([1]) * 100_000 and views[3] == bytes([4]) * 100_000
+
+    succeeded = fork(child)
+    os.read(to_parent, 1)
+    assert views[0] == bytes([0]) * 100_000
+    views[1][:] = b"p" * 100_000
+    new = reader.open(*put(arena, b"n" * 300_000))
+    os.write(go_child, b"x")
+    assert succeeded()
+    assert views[1] == b"p" * 100_000
+    assert new == b"n" * 300_000
+    for fd in (to_child, go_child, to_parent, go_parent):
+        os.close(fd)
 
 
 def test_subprocess_pins_nothing(pair: tuple[Arena, ArenaReader]) -> None:
