@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Literal
 
+from nbpar.wire.arrays import LARGE_BYTES
 from nbpar.wire.byvalue import ByValuePickler, set_shared_resolver, shared_lookup
 from nbpar.wire.classes import ClassDeletedError, Definition, Snapshot, class_id, definition_key
 from nbpar.wire.diagnose import find_culprit, is_interrupt
@@ -35,7 +36,7 @@ __all__ = [
 
 Buffer = memoryview | bytes | bytearray
 
-OUT_OF_BAND_BYTES = 64 << 10
+OUT_OF_BAND_BYTES = LARGE_BYTES
 """Buffers of at least this size travel beside the pickle."""
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import pickle
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import dill
 
+from nbpar.wire.arrays import reducer_of_array
 from nbpar.wire.byvalue import ByValuePickler
 from nbpar.wire.names import goes_by_name
 from nbpar.wire.special import REDUCERS
@@ -34,9 +34,8 @@ class _DillPickler(dill.Pickler):  # type: ignore[misc]  # dill is untyped
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and kind is numpy.ndarray:
-            return obj.__reduce_ex__(5)  # dill's own way copies it into the pickle
+        if (reducer := reducer_of_array(kind)) is not None:
+            return reducer(self, obj)  # dill's own way copies it into the pickle
         if issubclass(kind, type) or kind in self._rules.shared_types:
             return self._rules.reducer_override(obj)
         return NotImplemented

@@ -22,13 +22,13 @@ from typing import Any
 
 from cloudpickle import cloudpickle as cp
 
+from nbpar.wire.arrays import reducer_of_array
 from nbpar.wire.names import goes_by_name
 
 __all__ = ["REDUCERS", "reducer_of_kind"]
 
 Reducer = Callable[[Any, Any], Any]  # of the pickler and the object
 
-_LARGE_BYTES = 64 << 10
 _THREAD_TASK = frozenset({"_target", "_args", "_kwargs", "_name", "_daemonic"})
 
 
@@ -44,8 +44,8 @@ def reducer_of_kind(kind: type) -> Reducer | None:
         return _reduce_weakref
     if issubclass(kind, threading.Thread) and not has_own_reduce(kind):
         return _reduce_thread
-    if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
-        return _reduce_array
+    if (reducer := reducer_of_array(kind)) is not None:
+        return reducer
     if any(base.__name__ == "InteractiveShell" for base in kind.__mro__):
         return _refuse_shell
     return None
@@ -55,22 +55,6 @@ def has_own_reduce(kind: type) -> bool:
     """Whether a type says itself how it is reduced."""
     own: Any = kind
     return own.__reduce_ex__ is not object.__reduce_ex__ or own.__reduce__ is not object.__reduce__
-
-
-def _reduce_array(_pickler: Any, array: Any) -> Any:
-    if array.nbytes >= _LARGE_BYTES and not array.dtype.hasobject:
-        # numpy copies an array with gaps, or of dates, into the pickle; these travel out of band.
-        flags = array.flags
-        if not (flags.c_contiguous or flags.f_contiguous):
-            array = array.copy()
-        if array.dtype.kind in "mM":
-            return make_dates, (array.view("i8"), array.dtype)
-    return array.__reduce_ex__(5)
-
-
-def make_dates(numbers: Any, dtype: Any) -> Any:
-    """An array of dates or durations around its numbers."""
-    return numbers.view(dtype)
 
 
 def _reduce_newtype(_pickler: Any, obj: Any) -> Any:
