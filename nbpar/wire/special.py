@@ -23,6 +23,7 @@ from typing import Any
 from cloudpickle import cloudpickle as cp
 
 from nbpar.wire.arrays import reducer_of_array
+from nbpar.wire.arrow import reducer_of_arrow
 from nbpar.wire.names import goes_by_name
 
 __all__ = ["REDUCERS", "reducer_of_kind"]
@@ -44,7 +45,7 @@ def reducer_of_kind(kind: type) -> Reducer | None:
         return _reduce_weakref
     if issubclass(kind, threading.Thread) and not has_own_reduce(kind):
         return _reduce_thread
-    if (reducer := reducer_of_array(kind)) is not None:
+    if (reducer := reducer_of_array(kind) or reducer_of_arrow(kind)) is not None:
         return reducer
     if any(base.__name__ == "InteractiveShell" for base in kind.__mro__):
         return _refuse_shell

@@ -155,3 +155,32 @@ def test_frames_travel_beside_the_pickle() -> None:
         got, n_payload = there_and_back(one)
         assert n_payload < 10_000
         assert one.equals(got)
+
+
+def test_slice_of_an_arrow_table_travels_alone() -> None:
+    pa: Any = pytest.importorskip("pyarrow")
+    n = 100_000
+    names = pa.array(["here", "there", None, "where"] * (n // 4))
+    table = pa.table({"a": numbers(n), "b": names, "c": names.dictionary_encode(), "d": [[1, 2], None] * (n // 2)})
+    pieces = [
+        table.slice(5, 100),
+        table.slice(3, 0),
+        table.to_batches()[0].slice(50, 100),
+        table.to_batches()[0].slice(50, 0),
+        table.column("a").slice(5, 100),
+        table.column("b").slice(5, 0),
+        pa.array(numbers(n)).slice(5, 100),
+        names.slice(3, 10),
+        names.slice(3, 0),
+        table.column("c").chunk(0).slice(5, 7),
+    ]
+    for piece in pieces:
+        got, n_payload = there_and_back(piece)
+        assert type(got) is type(piece)
+        assert got.equals(piece)
+        assert n_payload < 20_000
+    whole = [table, names, table.column("a"), pa.table({}), pa.array([], pa.int8())]
+    for piece in whole:
+        got, n_payload = there_and_back(piece)
+        assert got.equals(piece)
+        assert n_payload < 60_000
