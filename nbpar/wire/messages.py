@@ -5,9 +5,10 @@ kind       numbers                               times                  head / p
 ========== ===================================== ====================== ==============================================
 to the worker
 ----------------------------------------------------------------------------------------------------------------------
-DEFINE     length of the key                     -                      head: key, pickled sources of a function;
+DEFINE     length of the key, id of buffers or 0 -                      head: key, pickled sources of a function;
                                                                         payload, buffers: a function or class by
-                                                                        value, kept under its key
+                                                                        value, kept under its key; its buffers may
+                                                                        have been shared under an id
 FORGET     -                                     -                      head: key
 SHARE      id, size in bytes                     -                      head: layout; one descriptor of the memory
 UNSHARE    id                                    -                      -

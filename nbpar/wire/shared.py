@@ -5,8 +5,10 @@ gets the descriptor over its socket, maps it copy-on-write, and rebuilds the obj
 of the data for all, and what a task writes stays its own. The memory goes back when the last :class:`Shared` handle in
 the kernel is dropped and the workers have let go.
 
-:class:`Shared` and `segment` are the kernel's side (:mod:`nbpar.backends.shipping` sends descriptors to workers);
-`attach`, `detach` and `unwrap` are the worker's.
+:class:`SharedBuffers` takes the same road without the pickle, for the large buffers of a function.
+
+:class:`Shared`, :class:`SharedBuffers` and `segment` are the kernel's side (:mod:`nbpar.backends.shipping` sends
+descriptors to workers); `attach`, `detach`, `map_buffers` and `unwrap` are the worker's.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ import os
 import pickle
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from nbpar.errors import SerializationError
 from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
-from nbpar.wire.memory import anonymous_file, write_at
+from nbpar.wire.memory import anonymous_file, same_bytes, write_at
 
-__all__ = ["Segment", "Shared", "attach", "detach", "handle", "segment", "unwrap"]
+__all__ = ["Segment", "Shared", "SharedBuffers", "attach", "detach", "handle", "map_buffers", "segment", "unwrap"]
 
 T = TypeVar("T")
 
@@ -67,27 +70,10 @@ class Shared(Generic[T]):
             encoded = Codec().encode(obj)
         except CannotPickle as error:
             raise SerializationError(f"share() needs an object that can be pickled: {error}") from error
-        self.shared_id = os.getpid() << 32 | next(_ids)  # a worker's own objects must not be taken for the kernel's
-        places = []
-        end = len(encoded.payload)
-        for buffer in encoded.buffers:
-            start = -(-end // _ALIGNMENT) * _ALIGNMENT
-            places.append((start, buffer.nbytes))
-            end = start + buffer.nbytes
-        self.size_bytes = max(end, 1)
-        fd = anonymous_file("nbpar-shared", self.size_bytes)
-        try:
-            write_at(fd, 0, encoded.payload)
-            for (start, _), buffer in zip(places, encoded.buffers, strict=True):
-                write_at(fd, start, buffer)
-        except BaseException:
-            os.close(fd)
-            raise
-        layout = pickle.dumps((len(encoded.payload), places))
-        self._segment = Segment(self.shared_id, fd, self.size_bytes, layout, encoded.definitions)
-        _segments[self.shared_id] = self._segment
+        self._segment = _fill_segment(encoded.payload, encoded.buffers, encoded.definitions)
+        self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
         _handles[self.shared_id] = self
-        weakref.finalize(self, _release, self.shared_id, fd)
+        weakref.finalize(self, _release, self._segment)
         self._value: list[T] = []
 
     @property
@@ -96,7 +82,7 @@ class Shared(Generic[T]):
         with _lock:
             if not self._value:
                 segment = self._segment
-                self._value.append(_map(segment.fd, segment.size_bytes, segment.layout))
+                self._value.append(_rebuild(segment.fd, segment.size_bytes, segment.layout))
             return self._value[0]
 
     def __repr__(self) -> str:
@@ -117,8 +103,12 @@ class AttachedShared:
     def value(self) -> Any:
         """The object, mapped copy-on-write."""
         if not self._value:
-            self._value.append(_map(self._fd, self.size_bytes, self._layout))
+            self._value.append(_rebuild(self._fd, self.size_bytes, self._layout))
         return self._value[0]
+
+    def buffers(self) -> list[memoryview]:
+        """The buffers of a function, mapped anew: what a task does to them is gone with its job."""
+        return _map(self._fd, self.size_bytes, self._layout)[1:]
 
     def close(self) -> None:
         """Let go of the memory; the mapping lives as long as arrays in it do."""
@@ -126,17 +116,79 @@ class AttachedShared:
         os.close(self._fd)
 
 
-def _map(fd: int, size_bytes: int, layout: bytes) -> Any:
+class SharedBuffers:
+    """Buffers in shared memory, for workers to map; they live as long as this.
+
+    Parameters
+    ----------
+    buffers : sequence of memoryview
+        Contiguous, format ``B``.
+
+    Raises
+    ------
+    OSError
+        When the system gives no memory or no descriptor.
+    """
+
+    def __init__(self, buffers: Sequence[memoryview]) -> None:
+        self._segment = _fill_segment(b"", buffers, ())
+        self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
+        weakref.finalize(self, _release, self._segment)
+        self._views: list[memoryview] = []
+
+    def holds(self, buffers: Sequence[memoryview]) -> bool:
+        """Whether exactly these bytes are there; compared at 10 GB/s and up to the first difference."""
+        views = self.views()
+        if [len(view) for view in views] != [len(buffer) for buffer in buffers]:
+            return False
+        return all(same_bytes(view, buffer) for view, buffer in zip(views, buffers, strict=True))
+
+    def views(self) -> list[memoryview]:
+        """The buffers, in the shared memory."""
+        segment = self._segment
+        if not self._views:
+            self._views = _map(segment.fd, segment.size_bytes, segment.layout)[1:]
+        return self._views
+
+
+def _fill_segment(payload: bytes, buffers: Sequence[memoryview], definitions: tuple[Definition, ...]) -> Segment:
+    places = []
+    end = len(payload)
+    for buffer in buffers:
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        places.append((start, buffer.nbytes))
+        end = start + buffer.nbytes
+    size_bytes = max(end, 1)
+    fd = anonymous_file("nbpar-shared", size_bytes)
+    try:
+        write_at(fd, 0, payload)
+        for (start, _), buffer in zip(places, buffers, strict=True):
+            write_at(fd, start, buffer)
+    except BaseException:
+        os.close(fd)
+        raise
+    shared_id = os.getpid() << 32 | next(_ids)  # a worker's own objects must not be taken for the kernel's
+    segment = Segment(shared_id, fd, size_bytes, pickle.dumps((len(payload), places)), definitions)
+    _segments[shared_id] = segment
+    return segment
+
+
+def _map(fd: int, size_bytes: int, layout: bytes) -> list[memoryview]:
+    """The payload and the buffers, mapped copy-on-write."""
     n_payload, places = pickle.loads(layout)
     # The mmap object is the exporter: numpy keeps it alive through the memoryviews cut from it.
     memory = memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
-    buffers = [memory[start : start + length] for start, length in places]
-    return pickle.loads(memory[:n_payload], buffers=buffers)
+    return [memory[:n_payload], *[memory[start : start + length] for start, length in places]]
 
 
-def _release(shared_id: int, fd: int) -> None:
-    _segments.pop(shared_id, None)
-    os.close(fd)
+def _rebuild(fd: int, size_bytes: int, layout: bytes) -> Any:
+    payload, *buffers = _map(fd, size_bytes, layout)
+    return pickle.loads(payload, buffers=buffers)
+
+
+def _release(segment: Segment) -> None:
+    _segments.pop(segment.shared_id, None)
+    os.close(segment.fd)
 
 
 def segment(shared_id: int) -> Segment | None:
@@ -165,11 +217,25 @@ def detach(shared_id: int) -> None:
         handle.close()
 
 
+def map_buffers(shared_id: int) -> list[memoryview]:
+    """The buffers of a function.
+
+    Raises
+    ------
+    LookupError
+        When this worker had no descriptor free for them.
+    """
+    if (found := _attached.get(shared_id)) is None:
+        raise LookupError("the function's arrays could not be passed to this worker: too many open files?")
+    return found.buffers()
+
+
 def _resolve(shared_id: int) -> Any:
     found = _attached.get(shared_id) or _handles.get(shared_id)
     if found is None:
         raise LookupError(
-            "a Shared handle is not known here: only the kernel shares objects, and only while it holds them"
+            "a Shared handle is not known here: only the kernel shares objects, and only while it holds them "
+            "(and where a descriptor is free for each)"
         )
     return found
 

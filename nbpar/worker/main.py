@@ -90,7 +90,8 @@ class _Worker:
         self.context = context
         self.setup = setup
         self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
-        self.functions: dict[str, tuple[bytes, list[bytes]]] = {}  # bounded by the kernel, which sends FORGET
+        # Payload, and buffers or the id of the memory that has them. Bounded by the kernel, which sends FORGET.
+        self.functions: dict[str, tuple[bytes, list[bytes], int]] = {}
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
         self.streams: tuple[Any, ...] = ()
         self.surroundings = Surroundings("", (), {}, [])
@@ -137,7 +138,7 @@ class _Worker:
                 self._begin_job(message)
             case Kind.END_JOB:
                 self.jobs.pop(message.numbers[0], None)
-            case Kind.SHARE:
+            case Kind.SHARE if message.fds:  # else there was no descriptor free for it
                 shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
             case Kind.UNSHARE:
                 shared.detach(message.numbers[0])
@@ -170,7 +171,8 @@ class _Worker:
             with contextlib.suppress(Exception):  # the tasks that need the class fail with the reason
                 self.codec.define(Definition(key[len(CLASS_KEY) :].decode(), bytes(message.payload)))
             return
-        self.functions[key.decode()] = bytes(message.payload), [bytes(buffer) for buffer in message.buffers]
+        buffers = [bytes(buffer) for buffer in message.buffers]
+        self.functions[key.decode()] = bytes(message.payload), buffers, message.numbers[1]
         for file_name, source in pickle.loads(sources).items() if sources else ():
             linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
 
@@ -181,10 +183,11 @@ class _Worker:
         with contextlib.suppress(OSError):
             os.chdir(self.surroundings.cwd)
         sys.path[:] = self.surroundings.sys_path
-        payload, buffers = self.functions[message.head.decode()]
+        payload, buffers, shared_id = self.functions[message.head.decode()]
         try:
-            # Copies: what a task does to an array in its closure is gone with the job.
-            function: Any = self.codec.decode(payload, [bytearray(buffer) for buffer in buffers])
+            # Copies, as written: what a task does to an array in its closure is gone with the job.
+            own: Sequence[Any] = shared.map_buffers(shared_id) if shared_id else [bytearray(one) for one in buffers]
+            function: Any = self.codec.decode(payload, own)
         except BaseException as error:  # noqa: BLE001  # whatever an import or __setstate__ of the user's raises
             self.jobs[job_id] = None
             self.sender.send(Message(Kind.NO_JOB, (job_id, 0, 0, 0, 0), payload=encode_exception(error)))

@@ -21,10 +21,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from nbpar.backends.captured import MAX_KEPT, CapturedBuffers
 from nbpar.wire import arena as arena_module
 from nbpar.wire import memory as memory_module
 from nbpar.wire.arena import UNIT_BYTES, Arena, ArenaReader, Place
-from nbpar.wire.memory import Memory, anonymous_file, usable_memory_bytes, write_at
+from nbpar.wire.memory import Memory, anonymous_file, same_bytes, usable_memory_bytes, write_at
+from nbpar.wire.shared import segment
 
 SIZE_BYTES = 64 * UNIT_BYTES
 
@@ -509,3 +511,59 @@ def test_usable_memory_is_the_containers_limit_when_it_has_one(tmp_path: Any, mo
     none.write_text("max\n")
     monkeypatch.setattr(memory_module, "_limit_files", lambda: iter([none, tmp_path / "missing", limit]))
     assert usable_memory_bytes() == 123456789
+
+
+def test_same_bytes_sees_any_difference() -> None:
+    a = bytearray(data_of(1, 100_000))
+    fixed = memoryview(bytes(a))
+    assert same_bytes(memoryview(a), fixed)
+    for at in (0, 50_000, 99_999):
+        a[at] ^= 1
+        assert not same_bytes(memoryview(a), fixed)
+        a[at] ^= 1
+    assert same_bytes(memoryview(b""), memoryview(b""))
+
+
+# --- the buffers of functions -----------------------------------------------------------------------------------------
+
+
+def buffers_of(*arrays: Any) -> list[memoryview]:
+    return [memoryview(array).cast("B") for array in arrays]
+
+
+def test_captured_buffers_are_written_again_only_when_they_changed() -> None:
+    captured = CapturedBuffers()
+    a, b = np.arange(50_000), np.arange(20_000.0)
+    first = captured.put("f", buffers_of(a, b))
+    assert first is not None
+    assert captured.put("f", buffers_of(a.copy(), b)) is first
+    b[-1] = 5
+    second = captured.put("f", buffers_of(a, b))
+    assert second is not None and second is not first
+    assert second.holds(buffers_of(a, b)) and not first.holds(buffers_of(a, b))
+    assert captured.put("f", buffers_of(a)) not in (first, second)
+    captured.clear()
+
+
+def test_captured_buffers_are_kept_for_a_few_functions_and_end_with_their_last_user() -> None:
+    captured = CapturedBuffers()
+    puts = [captured.put(f"f{i}", buffers_of(np.full(10_000, i))) for i in range(MAX_KEPT + 1)]
+    ids = [one.shared_id for one in puts if one is not None]
+    assert len(ids) == MAX_KEPT + 1
+    del puts
+    assert [segment(one) is not None for one in ids] == [False] + [True] * MAX_KEPT
+    captured._limit_bytes = 200_000
+    last = captured.put("large", buffers_of(np.zeros(100_000)))
+    assert [segment(one) for one in ids] == [None] * (MAX_KEPT + 1)
+    assert last is not None and segment(last.shared_id) is not None, "the job that needs it has it"
+    large_id = last.shared_id
+    del last
+    assert segment(large_id) is None
+
+
+def test_captured_buffers_are_sent_otherwise_when_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert CapturedBuffers().put("f", buffers_of(np.arange(10_000))) is None
