@@ -6,19 +6,28 @@ A :class:`TaskFuture` is the sink of its backend as a :class:`nbpar.job.Job` is,
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, Literal, TypeVar
 
-from nbpar.backends.base import Backend, StateEvent
+from nbpar.backends.base import Backend, StateEvent, Wait
 from nbpar.display import Display, Lines
 from nbpar.engine.events import OutputLine
 from nbpar.errors import JobCancelledError, PoolClosedError, TaskError
 from nbpar.views.ticker import Watch
+from nbpar.waiting import Latch
 
 __all__ = ["TaskFuture"]
 
 R = TypeVar("R")
+
+HELP_S = 0.2
+"""How long a waiting caller does the backend's work itself."""
+
+LOCK_WAIT_S = 1.0
+"""Methods of the base class hold their lock for microseconds."""
 
 
 class TaskFuture(Future[R]):
@@ -33,6 +42,9 @@ class TaskFuture(Future[R]):
         self._job_id = job_id
         self._lines = Lines()
         self._display = Display(lambda: make_watch(self))
+        self._over = Latch()
+        self._values: Sequence[R] = ()  # the one value
+        self._error: BaseException | None = None
         self._pool: object = None  # set by the pool, which lives until the task has ended
 
     def cancel(self) -> bool:
@@ -43,9 +55,33 @@ class TaskFuture(Future[R]):
         if not was_cancelled:
             with contextlib.suppress(InvalidStateError, RuntimeError):  # another thread cancelled it in this moment
                 self.set_running_or_notify_cancel()
+            self._over.set()
             with contextlib.suppress(PoolClosedError):  # then the task ends with its pool
                 self._backend.cancel(self._job_id)
         return True
+
+    def result(self, timeout: float | None = None) -> R:
+        """The task's value, or raise its exception; waits for it, at most `timeout` seconds."""
+        error = self.exception(timeout)
+        if error is None:
+            return self._values[0]
+        try:
+            raise error
+        finally:
+            del self, error  # the traceback would keep what its frame refers to
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The task's exception, None when it succeeded; waits for the end, at most `timeout` seconds."""
+        # Not by the base class, whose waiting an interrupt can break off with its lock held (see nbpar.waiting).
+        if not self._over.is_set():
+            begin_s = time.perf_counter()
+            self._backend.help(Wait(self._over.is_set, HELP_S if timeout is None else min(timeout, HELP_S)))
+            left_s = None if timeout is None else timeout - (time.perf_counter() - begin_s)
+            if not self._over.wait(left_s):
+                raise TimeoutError
+        if not self._values and self._error is None:
+            raise CancelledError
+        return self._error
 
     def __await__(self) -> Generator[Any, None, R]:
         import asyncio  # slow to load, and loaded already where anything is awaited
@@ -67,19 +103,31 @@ class TaskFuture(Future[R]):
 
     def completed(self, start: int, values: Sequence[Any]) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
-        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
-            self.set_result(values[0])
+        self._settle(values, None)
 
     def failed(self, error: TaskError) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
         cause = error.__cause__
-        with contextlib.suppress(InvalidStateError):
-            self.set_exception(cause if type(error) is TaskError and cause is not None else error)
+        self._settle((), cause if type(error) is TaskError and cause is not None else error)
 
     def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
-        if not self.done():
-            with contextlib.suppress(InvalidStateError):
-                self.set_exception(error or JobCancelledError("the task was cancelled"))
+        if not self._over.is_set():
+            self._settle((), error or JobCancelledError("the task was cancelled"))
         self._pool = None
         self._display.finish(wait=False)
+
+    def _settle(self, values: Sequence[Any], error: BaseException | None) -> None:
+        """Take the outcome, unless the future was cancelled meanwhile."""
+        if not self._condition.acquire(timeout=LOCK_WAIT_S):
+            # An interrupt has hit a method of the base class in the one place where that leaves the lock held for ever.
+            self._condition = threading.Condition()
+        else:
+            self._condition.release()
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.set_result(values[0])
+            else:
+                self.set_exception(error)
+            self._values, self._error = values, error
+        self._over.set()

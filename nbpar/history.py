@@ -12,12 +12,13 @@ from typing import Any
 
 from nbpar.job import Job
 
-__all__ = ["forget", "jobs", "remember"]
+__all__ = ["forget", "jobs", "let_old_results_go", "remember"]
 
 MAX_JOBS_KEPT = 100
 
-_recent_lock = threading.RLock()  # guards the next
+_recent_lock = threading.RLock()  # guards the next two
 _recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
+_unsettled: deque[Job[Any]] = deque(maxlen=MAX_JOBS_KEPT)  # those of which it is open whether their results stay
 
 
 def jobs() -> list[Job[Any]]:
@@ -45,23 +46,34 @@ def jobs() -> list[Job[Any]]:
 
 
 def remember(job: Job[Any], *, is_held: bool) -> None:
-    """Put a new job into the list and let the results of finished ones go: they must not pile up over a session.
-
-    What has failed or was cancelled keeps what it has. A job that its caller holds (`is_held`) lives as long as that.
-    """
+    """Put a new job into the list; `is_held` says that its caller has it, so that it lives as long as that."""
     job.is_held = is_held
     with _recent_lock:
-        for place, entry in enumerate(_recent):
-            if not isinstance(entry, Job) or entry.are_gone or entry.status != "done":
-                continue
-            if entry.is_held:
-                _recent[place] = weakref.ref(entry)
-            elif entry.is_taken:
-                entry.let_results_go()
         _recent.append(job)
+        _unsettled.append(job)
+
+
+def let_old_results_go(newest: Job[Any]) -> None:
+    """Forget the results of finished jobs but the newest: they must not pile up over a session.
+
+    What has failed or was cancelled keeps what it has.
+    """
+    with _recent_lock:
+        for _ in range(len(_unsettled)):
+            job = _unsettled.popleft()
+            if job is newest or job.status in ("running", "paused"):
+                _unsettled.append(job)
+            elif job.status == "done" and job.is_held:
+                if job in _recent:
+                    _recent[_recent.index(job)] = weakref.ref(job)
+            elif job.status == "done" and not job.is_taken:
+                _unsettled.append(job)
+            elif job.status == "done":
+                job.let_results_go()
 
 
 def forget(job: Job[Any]) -> None:
     """Take out a job that could not be begun."""
     with _recent_lock:
         _recent.remove(job)
+        _unsettled.remove(job)

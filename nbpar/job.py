@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
-from nbpar.backends.base import Backend, StateEvent
+from nbpar.backends.base import Backend, StateEvent, Wait
 from nbpar.backends.rerun import Recipe
 from nbpar.display import Display, Lines
 from nbpar.engine.events import OutputLine, Snapshot, Status
@@ -112,7 +112,8 @@ class Job(Generic[R]):
     @property
     def n_done(self) -> int:
         """Tasks that have ended, failed ones included."""
-        return self._state.n_done
+        with self._lock:
+            return self._state.n_done
 
     @property
     def results(self) -> list[R]:
@@ -304,7 +305,8 @@ class Job(Generic[R]):
 
     def __repr__(self) -> str:
         of = "" if self._state.n_tasks is None else f" of {self._state.n_tasks}"
-        failed = f", {self._state.n_failed} failed" if self._state.n_failed else ""
+        with self._lock:
+            failed = f", {n_failed} failed" if (n_failed := self._state.n_failed) else ""
         return f"<Job {self.id} {self.name!r}: {self.status}, {self.n_done}{of} tasks{failed}>"
 
     def snapshot(self) -> Snapshot:
@@ -323,10 +325,14 @@ class Job(Generic[R]):
 
     # --- for the blocking calls ---------------------------------------------------------------------------------------
 
+    def until_shown(self, meanwhile: Callable[[], None]) -> Wait:
+        """What a blocking call waits for before it shows anything."""
+        return Wait(self._over.is_set, SHORT_S, meanwhile)
+
     def finish(self) -> list[R]:
         """The results for a caller that blocks: shows the view when it takes long."""
         __tracebackhide__ = True  # IPython then shows the user's frames only
-        if not self._over.wait(SHORT_S):
+        if not self._over.wait(max(0.0, self._begin_s + SHORT_S - time.perf_counter())):
             self._display.begin()
             self._over.wait()
         results = self.result()

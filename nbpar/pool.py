@@ -16,15 +16,18 @@ from typing import Any, Literal, TypeVar
 from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
 from nbpar.backends.rerun import Recipe
 from nbpar.engine.events import Snapshot
-from nbpar.errors import OptionsError, PoolClosedError
+from nbpar.errors import NbparError, OptionsError, PoolClosedError
 from nbpar.future import TaskFuture
-from nbpar.history import forget, remember
+from nbpar.history import forget, let_old_results_go, remember
 from nbpar.inputs import check_function, is_sliceable, name_of, zipped
 from nbpar.job import Job
-from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method
+from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method, job_options
 from nbpar.streaming import stream
+from nbpar.views import choose
+from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls
-from nbpar.views.ticker import watch
+from nbpar.views.plain import PlainOutput
+from nbpar.views.ticker import Watch, watch
 from nbpar.wire.shared import unwrap
 
 __all__ = ["WorkerPool"]
@@ -141,16 +144,7 @@ class WorkerPool:
     ) -> list[R]:
         """Call ``function(item)`` for each item and return the results in order; see :func:`nbpar.map`."""
         __tracebackhide__ = True
-        options = JobOptions(
-            chunk_size=chunk_size,
-            timeout=timeout,
-            retries=retries,
-            on_error=on_error,
-            seed=seed,
-            progress=progress,
-            name=name,
-            max_in_flight=max_in_flight,
-        )
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
         return self._run(function, iterables, options)
 
     def starmap(
@@ -170,16 +164,7 @@ class WorkerPool:
     ) -> list[R]:
         """Call ``function(*item)`` for each item and return the results in order; see :func:`nbpar.starmap`."""
         __tracebackhide__ = True
-        options = JobOptions(
-            chunk_size=chunk_size,
-            timeout=timeout,
-            retries=retries,
-            on_error=on_error,
-            seed=seed,
-            progress=progress,
-            name=name,
-            max_in_flight=max_in_flight,
-        )
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
         return self._run(function, (iterable,), options, star=True)
 
     def imap(
@@ -198,16 +183,7 @@ class WorkerPool:
         max_in_flight: int | None = None,
     ) -> Iterator[R]:
         """Give results out one by one while the input is read a bounded way ahead; see :func:`nbpar.imap`."""
-        options = JobOptions(
-            chunk_size=chunk_size,
-            timeout=timeout,
-            retries=retries,
-            on_error=on_error,
-            seed=seed,
-            progress=progress,
-            name=name,
-            max_in_flight=max_in_flight,
-        )
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
         __tracebackhide__ = True
         if not isinstance(ordered, bool):
             raise OptionsError("ordered", ordered, "True or False")
@@ -242,16 +218,7 @@ class WorkerPool:
         max_in_flight: int | None = None,
     ) -> Job[R]:
         """Begin a map and return its :class:`~nbpar.job.Job` at once; see :func:`nbpar.map_async`."""
-        options = JobOptions(
-            chunk_size=chunk_size,
-            timeout=timeout,
-            retries=retries,
-            on_error=on_error,
-            seed=seed,
-            progress=progress,
-            name=name,
-            max_in_flight=max_in_flight,
-        )
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
         __tracebackhide__ = True
         job: Job[R] = self._start(function, iterables, options, is_held=True)
         if not job.done():
@@ -264,9 +231,9 @@ class WorkerPool:
         check_function(function)
         self._check_open()
         job_id = next(_job_ids)
-        view = _view(False, None)
+        cell = Cell.current()
         future: TaskFuture[R] = TaskFuture(
-            self._backend, job_id, lambda future: watch(view, _no_snapshot, future.take_lines)
+            self._backend, job_id, lambda future: watch(PlainOutput(cell), _no_snapshot, future.take_lines)
         )
         future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
@@ -332,10 +299,13 @@ class WorkerPool:
         try:
             job = self._start(function, iterables, options, star=star)
             return job.finish()
-        except KeyboardInterrupt as interrupt:
+        except BaseException as error:
             if job is None:
                 raise
-            job.interrupt(interrupt)
+            if isinstance(error, KeyboardInterrupt):
+                job.interrupt(error)
+            job.cancel()  # broken off by an alarm for one; else it is over
+            raise
 
     def _start(
         self,
@@ -367,8 +337,7 @@ class WorkerPool:
         self._check_open()
         job_id = next(_job_ids)
         name = options.name or f"map {name_of(function)}"
-        controls: list[Controls] = []
-        view = _view(options.progress, lambda: controls[0])
+        cell = Cell.current()
         job: Job[R] = Job(
             job_id=job_id,
             name=name,
@@ -376,20 +345,22 @@ class WorkerPool:
             n_workers=self.n_workers,
             backend=self._backend,
             on_error=options.on_error,
-            make_watch=lambda job: watch(view, job.snapshot, job.take_lines),
+            make_watch=lambda job: _watch(job, options.progress, cell),
         )
-        controls.append(Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume))
         seed = secrets.randbits(64) if options.seed is None else options.seed
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
         job._recipe, job._pool = Recipe(spec), self
         remember(job, is_held=is_held)
         try:
-            self._backend.submit(spec)
+            is_waited_for = not is_held and n_tasks is not None
+            self._backend.submit(spec, job.until_shown(lambda: let_old_results_go(job)) if is_waited_for else None)
+            let_old_results_go(job)
         except KeyboardInterrupt as interrupt:
             job.interrupt(interrupt)
-        except BaseException:
+        except BaseException as error:
             job.cancel()
-            forget(job)
+            if isinstance(error, NbparError):  # it has not begun; else it was broken off, by an alarm for one
+                forget(job)
             raise
         return job
 
@@ -441,15 +412,9 @@ def _end_all() -> None:
         backend.shutdown(wait=True, cancel=True)
 
 
-def _view(progress: bool | None, controls: Callable[[], Controls] | None) -> Any:
-    from nbpar.views import choose
-
-    if controls is None:
-        return choose(progress, controls=None)
-    late = Controls(
-        cancel=lambda: controls().cancel(), pause=lambda: controls().pause(), resume=lambda: controls().resume()
-    )
-    return choose(progress, controls=late)
+def _watch(job: Job[Any], progress: bool | None, cell: Cell | None) -> Watch:
+    controls = Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume)
+    return watch(choose(progress, cell=cell, controls=controls), job.snapshot, job.take_lines)
 
 
 def _no_snapshot() -> Snapshot:

@@ -2,11 +2,12 @@
 
 ``threading.Event`` and ``Condition`` are Python code around a lock: an interrupt between their lines leaves it locked,
 and the dispatcher, which needs it to tell the job's news, would wait for ever. What is here holds no lock across Python
-code. Used by :class:`nbpar.job.Job`.
+code. Used by :mod:`nbpar.job`, :mod:`nbpar.future` and :mod:`nbpar.backends.dispatcher`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -25,10 +26,11 @@ class Latch:
         self._is_set = False
 
     def set(self) -> None:
-        """Let all waiters go on; called by one thread."""
+        """Let all waiters go on."""
         if not self._is_set:
             self._is_set = True
-            self._lock.release()
+            with contextlib.suppress(RuntimeError):  # another thread sets it in the same moment
+                self._lock.release()
 
     def is_set(self) -> bool:
         """Whether :meth:`set` was called."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
+from nbpar.engine.events import OutputLine
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
-from nbpar.engine.state import Activity
+from nbpar.engine.state import Activity, StateEvent
 from nbpar.errors import TaskError
 from nbpar.options import JobOptions
 
@@ -34,14 +34,13 @@ __all__ = [
     "StateEvent",
     "Streamed",
     "TasksEnded",
+    "Wait",
     "WorkerEvent",
     "Workers",
     "safe_str",
     "short_repr",
     "task_error",
 ]
-
-StateEvent = ChunkDone | Failure | Note | WorkerStarted | WorkerEnded
 
 
 # --- a job, as a backend sees it --------------------------------------------------------------------------------------
@@ -128,6 +127,25 @@ class JobSpec(NamedTuple):
     options: JobOptions
     seed: int
     sink: JobSink
+    todo: Sequence[tuple[int, int]] | None = None  # the only tasks to be done, as (start, stop); all by default
+
+
+class Wait(NamedTuple):
+    """What the caller of a blocking function waits for.
+
+    Attributes
+    ----------
+    is_over : callable
+        Whether it has come.
+    limit_s : float
+        How long to wait for it.
+    meanwhile : callable, optional
+        What the caller has to do as soon as the workers have their tasks.
+    """
+
+    is_over: Callable[[], bool]
+    limit_s: float
+    meanwhile: Callable[[], None] | None = None
 
 
 class Backend(Protocol):
@@ -137,11 +155,19 @@ class Backend(Protocol):
     def can_pause(self) -> bool:
         """Whether `pause` holds a job."""
 
-    def submit(self, job: JobSpec) -> None:
-        """Begin a job. Pickles its function in the caller's thread, so that an error is the caller's, at once."""
+    def submit(self, job: JobSpec, wait: Wait | None = None) -> None:
+        """Begin a job, and wait for its end where the caller will and can do the backend's work meanwhile.
 
-    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
-        """More items of a streamed job are there."""
+        Pickles its function in the caller's thread, so that an error is the caller's, at once.
+        """
+
+    def feed(
+        self, job_id: int, n_available: int, *, closed: bool, todo: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """More items of a streamed job are there; where `todo` is given, only its tasks are to be done of them."""
+
+    def help(self, wait: Wait) -> bool:
+        """Do the backend's work in the calling thread while it waits, where that serves."""
 
     def cancel(self, job_id: int) -> None:
         """Stop a job; it ends as cancelled within moments."""
@@ -273,11 +299,28 @@ class Workers(Protocol):
     def end_job(self, job_id: int) -> None:
         """No worker needs this job any more."""
 
-    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
-        """What happened; waits for something to happen, for `wake`, or for the time to pass."""
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait for something to happen, for `wake`, or for the time to pass."""
+
+    def poll(self) -> Iterable[WorkerEvent]:
+        """What has happened; does not wait."""
+
+    def rest_in_s(self, now_s: float) -> float | None:
+        """Seconds until `poll` is to be called although nothing happened: memory goes back then. None while none is."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `wait` would return at once."""
+
+    @property
+    def can_lend(self) -> bool:
+        """Whether another thread may call all this for a while, between two calls of `lend`."""
+
+    def lend(self, on: bool) -> None:  # a switch
+        """While on, whatever happens does not end the `wait` of the dispatcher's own thread; that of another does."""
 
     def wake(self) -> None:
-        """Make a `poll` return; any thread."""
+        """Make a `wait` return; any thread."""
 
     def look(self, worker_id: int) -> tuple[Running | None, Activity]:
         """What a worker does now, by its board; any thread."""

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ from typing import Any
 
 from multiprocess import reduction
 
+from nbpar.backends.arenas import PoolArenas
 from nbpar.backends.base import Gone, JobSpec, Printed, ShuttingDown, WorkerEvent
+from nbpar.backends.captured import CapturedBuffers
 from nbpar.backends.hearing import to_event
 from nbpar.backends.shipping import PreparedJob, Shipper, prepare_job
 from nbpar.backends.start import forget_process, get_context, reap_server, start_process, watch_server
@@ -84,10 +88,19 @@ class ProcessWorkers:
         )
         self._board = make_board(self._context, options.count)
         self._slots = [Slot(self._board, worker_id) for worker_id in range(options.count)]
+        self._arenas = PoolArenas(options.count)
+        self._captured = CapturedBuffers()
         self._processes: dict[int, _Process] = {}
         self._failed_starts: list[Gone] = []
         self._server_fd: int | None = None
         self._selector = selectors.DefaultSelector()
+        # The dispatcher's thread waits for the selector as a whole, so that one call keeps events from it (`lend`).
+        self._outer: select.epoll | None = None
+        if isinstance(self._selector, getattr(selectors, "EpollSelector", ())):
+            self._outer = select.epoll()
+            self._outer.register(self._selector.fileno(), select.EPOLLIN)
+        self._borrower: int | None = None
+        self._ready: list[tuple[selectors.SelectorKey, int]] | None = None  # seen by `wait`, for `poll`
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -105,10 +118,10 @@ class ProcessWorkers:
     def prepare(self, job: JobSpec) -> PreparedJob:
         """Pickle the function of a job, afresh for each job: what changed in the notebook since is always seen."""
         __tracebackhide__ = True
-        return prepare_job(self._codec, job)
+        return prepare_job(self._codec, self._captured, job)
 
     def wake(self) -> None:
-        """Make `poll` return."""
+        """Make `wait` return."""
         with contextlib.suppress(OSError):  # full: it will wake anyhow; closed: nobody polls any more
             self._wake_out.send(b"\0")
 
@@ -161,7 +174,7 @@ class ProcessWorkers:
             ours.pop_all()  # kept from here on
         sentinel, owns = _sentinel(process, self._options.start_method)
         channel = Channel(our_end)
-        shipper = Shipper(channel, self._codec)
+        shipper = Shipper(worker_id, channel, self._codec, self._arenas)
         return _Process(worker_id, process, process.pid, channel, shipper, pipe_in, sentinel, owns, begin_s)
 
     def _setup(self, worker_id: int, own_fds: tuple[int, ...]) -> WorkerSetup:
@@ -225,17 +238,52 @@ class ProcessWorkers:
 
     def end_job(self, job_id: int) -> None:
         """Workers may forget a job."""
+        self._arenas.end_job()
         for process in self._processes.values():
             process.shipper.end_job(job_id)
 
     # --- the dispatcher's thread: from the workers --------------------------------------------------------------------
 
-    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
-        """What happened, in the order in which each worker told it."""
+    @property
+    def has_news(self) -> bool:
+        """Whether a descriptor is ready."""
+        self._ready = self._selector.select(0)
+        return bool(self._ready)
+
+    @property
+    def can_lend(self) -> bool:
+        """On Linux."""
+        return self._outer is not None
+
+    def lend(self, on: bool) -> None:  # see the protocol
+        """Take the inner selector out of the outer, or put it back."""
+        if self._outer is not None:
+            self._borrower = threading.get_ident() if on else None
+            self._outer.modify(self._selector.fileno(), 0 if on else select.EPOLLIN)
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait for something to happen."""
+        if self._failed_starts:
+            return
+        if self._outer is not None and threading.get_ident() != self._borrower:
+            self._outer.poll(timeout_s)
+        else:
+            self._ready = self._selector.select(timeout_s)
+
+    def rest_in_s(self, now_s: float) -> float | None:
+        """Until memory is to be given back."""
+        due_s = self._arenas.due_s
+        return None if due_s is None else max(0.0, due_s - now_s)
+
+    def poll(self) -> Iterable[WorkerEvent]:
+        """What has happened, in the order in which each worker told it."""
+        if self._arenas.due_s is not None and time.perf_counter() >= self._arenas.due_s:
+            self._rest()
         events: list[WorkerEvent] = list(self._failed_starts)
         self._failed_starts.clear()
         gone: list[_Process] = []
-        for key, mask in self._selector.select(0 if events else timeout_s):
+        ready, self._ready = self._ready, None
+        for key, mask in self._selector.select(0) if ready is None else ready:
             name, process = key.data
             if name == "wake":
                 self._drain_wakes()
@@ -293,7 +341,22 @@ class ProcessWorkers:
         return printed + [event for message in messages if (event := self._heard(process, message)) is not None]
 
     def _heard(self, process: _Process, message: Message) -> WorkerEvent | None:
-        return to_event(self._codec, process.worker_id, process.pid, process.begin_s, message)
+        if message.buffers:
+            self._arenas.note_use()
+        event = to_event(self._codec, process.worker_id, process.pid, process.begin_s, message)
+        if event is None and message.kind == Kind.MAPPED:
+            process.shipper.has_arena = True
+        elif event is None and message.kind == Kind.ROOM:
+            self._arenas.give_room(process.worker_id, process.channel)
+            self._watch_writes(process)
+        return event
+
+    def _rest(self) -> None:
+        """Have memory returned to the system that no large buffer has needed for a while."""
+        for worker_id, reserve_bytes in self._arenas.rest().items():
+            process = self._processes[worker_id]
+            process.channel.send(Message(Kind.TRIM, (reserve_bytes, 0, 0, 0, 0)))
+            self._watch_writes(process)
 
     def _read_pipe(self, process: _Process) -> list[WorkerEvent]:
         """Whole lines that C code or a subprocess wrote; labelled with the task that runs now."""
@@ -330,6 +393,7 @@ class ProcessWorkers:
         last_words = _last_lines(process.last_words)
         events.append(Gone(process.worker_id, process.pid, exit_code, running, last_words))
         self._free(process)
+        self._arenas.lose(process.worker_id)
         return events
 
     def _free(self, process: _Process) -> None:
@@ -352,7 +416,11 @@ class ProcessWorkers:
             process.process.join(2.0)
             if process.process.exitcode is not None:
                 self._free(process)
+        self._arenas.close()
+        self._captured.clear()
         self._forget_server()
+        if self._outer is not None:
+            self._outer.close()
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbpar.backends.base import JobSpec, safe_str, task_error
+from nbpar.backends.base import JobSpec, Wait, safe_str, task_error
 from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
 from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
@@ -64,7 +64,7 @@ class SerialBackend:
             context = self._contexts.here = Context(self._worker_id, slot, values=self._values)
         return context
 
-    def submit(self, job: JobSpec) -> None:
+    def submit(self, job: JobSpec, wait: Wait | None = None) -> None:
         """Run a job."""
         if self._closed:
             raise PoolClosedError("this pool was shut down; make another one")
@@ -73,7 +73,7 @@ class SerialBackend:
         self._runs[job.job_id] = _Run(job, self._context)
         now_s = time.perf_counter()
         job.sink.apply(WorkerStarted(self._worker_id, os.getpid(), now_s, now_s))
-        self.feed(job.job_id, job.n_available, closed=job.closed)
+        self.feed(job.job_id, job.n_available, closed=job.closed, todo=job.todo)
 
     def _begin(self) -> None:
         self._began = True
@@ -84,13 +84,15 @@ class SerialBackend:
                 self._began = False
                 raise WorkerStartError(f"worker_init failed: {type(error).__name__}: {error}") from error
 
-    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
+    def feed(
+        self, job_id: int, n_available: int, *, closed: bool, todo: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         """Run the items that are there."""
         run = self._runs.get(job_id)
         if run is None:
             return
         try:
-            self._run_to(run, n_available)
+            self._run_to(run, n_available, todo)
         except (KeyboardInterrupt, TaskInterrupt):
             self._end(run, "cancelled")
             raise
@@ -105,8 +107,10 @@ class SerialBackend:
         del self._runs[run.job.job_id]
         run.job.sink.ended(status, None)
 
-    def _run_to(self, run: _Run, n_available: int) -> None:
-        waiting = [(run.n_run, n_available, 1)]
+    def _run_to(self, run: _Run, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
+        if todo is None:
+            todo = [(run.n_run, n_available)]
+        waiting = [(start, stop, 1) for start, stop in reversed(todo)]
         run.n_run = n_available
         while waiting and not run.failed and not run.cancelled:
             start, stop, attempt = waiting.pop()
@@ -189,6 +193,10 @@ class SerialBackend:
         failure = Failure(index, outcome.item_repr, type(error).__name__, message, worker_id, outcome.remote_traceback)
         job.sink.apply(failure)
         run.failed = run.failed or job.options.on_error == "raise"
+
+    def help(self, wait: Wait) -> bool:
+        """There is nothing to help with: a call returns when its tasks have ended."""
+        return False
 
     def cancel(self, job_id: int) -> None:
         """Stop a job after its running task."""

@@ -14,11 +14,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from nbpar.backends.arenas import PoolArenas
 from nbpar.backends.base import JobSpec
+from nbpar.backends.captured import CapturedBuffers
 from nbpar.backends.surroundings import cell_sources, surroundings
 from nbpar.engine.instructions import Chunk
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
+from nbpar.wire.arena import Place
 from nbpar.wire.channel import Channel, Message
 from nbpar.wire.codec import CannotPickle, Codec, Definition, Encoded
 from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind
@@ -42,6 +45,8 @@ class PreparedFunction(NamedTuple):
         Hash of the function's bytes: the same for an unchanged function.
     head : bytes
         The key, and the pickled sources of its cells by file name.
+    buffers : SharedBuffers or None
+        Where its large buffers are; None when it has none, or when they are in `encoded`.
     handles : tuple
         Shared objects that the function refers to: alive until the job ends, whatever becomes of the user's names.
     """
@@ -49,6 +54,7 @@ class PreparedFunction(NamedTuple):
     key: str
     head: bytes
     encoded: Encoded
+    buffers: shared.SharedBuffers | None
     handles: tuple[Any, ...]
 
 
@@ -61,11 +67,16 @@ class PreparedJob(NamedTuple):
     @property
     def speed_key(self) -> str:
         """See :class:`~nbpar.backends.base.Prepared`."""
-        return self.function.key
+        return self.function.key.partition("-")[0]  # whatever data it holds now
 
 
-def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
+def prepare_job(codec: Codec, captured: CapturedBuffers, job: JobSpec) -> PreparedJob:
     """Pickle what every worker needs of a job.
+
+    Parameters
+    ----------
+    captured : CapturedBuffers
+        Where large buffers of the function go.
 
     Raises
     ------
@@ -73,14 +84,14 @@ def prepare_job(codec: Codec, job: JobSpec) -> PreparedJob:
         When the function cannot travel; it names the object and the path to it.
     """
     __tracebackhide__ = True
-    return PreparedJob(_prepare_function(codec, job.function), surroundings())
+    return PreparedJob(_prepare_function(codec, captured, job.function), surroundings())
 
 
 _named: weakref.WeakKeyDictionary[Any, PreparedFunction] = weakref.WeakKeyDictionary()
 """Functions that workers import by name: their bytes never change, so they are made once."""
 
 
-def _prepare_function(codec: Codec, function: Any) -> PreparedFunction:
+def _prepare_function(codec: Codec, captured: CapturedBuffers, function: Any) -> PreparedFunction:
     __tracebackhide__ = True
     is_named = type(function) in _NAMED_TYPES and codec.serializer == "auto" and goes_by_name(function)
     if is_named and (known := _named.get(function)) is not None:
@@ -90,13 +101,19 @@ def _prepare_function(codec: Codec, function: Any) -> PreparedFunction:
     except CannotPickle as error:
         raise SerializationError(f"the function cannot be sent to the workers: {error}") from None
     digest = hashlib.blake2b(encoded.payload, digest_size=16)
-    for buffer in encoded.buffers:
-        digest.update(buffer)
     key = digest.hexdigest()
+    buffers = captured.put(key, encoded.buffers) if encoded.buffers else None
+    if buffers is not None:
+        key = f"{key}-{buffers.shared_id:x}"
+        encoded.buffers = []  # they hold the user's arrays
+    elif encoded.buffers:
+        for buffer in encoded.buffers:
+            digest.update(buffer)
+        key = f"{key}-{digest.hexdigest()}"
     sources = {} if is_named else cell_sources(function)
     head = key.encode() + (pickle.dumps(sources) if sources else b"")
     handles = tuple(shared.handle(shared_id) for shared_id in encoded.shared_ids)
-    prepared = PreparedFunction(key, head, encoded, handles)
+    prepared = PreparedFunction(key, head, encoded, buffers, handles)
     if is_named:
         _named[function] = prepared
     return prepared
@@ -105,9 +122,13 @@ def _prepare_function(codec: Codec, function: Any) -> PreparedFunction:
 class Shipper:
     """Sends to one worker, and knows what that worker has."""
 
-    def __init__(self, channel: Channel, codec: Codec) -> None:
+    def __init__(self, worker_id: int, channel: Channel, codec: Codec, arenas: PoolArenas) -> None:
+        self.has_arena = False  # it has said that it can read arguments there
+        self._worker_id = worker_id
         self._channel = channel
         self._codec = codec
+        self._arenas = arenas
+        self._was_offered = False
         self._functions: OrderedDict[str, None] = OrderedDict()
         self._surroundings = b""
         self._jobs: set[int] = set()
@@ -130,9 +151,18 @@ class Shipper:
         if encoded.shared_ids:
             flags |= ChunkFlag.HAS_SHARED
         self._send_needs(encoded)
+        buffers = self._placed(encoded.buffers) if encoded.buffers else ()
         numbers = (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, flags | chunk.attempt * ChunkFlag.ATTEMPT)
-        self._channel.send(Message(Kind.CHUNK, numbers, payload=encoded.payload, buffers=encoded.buffers))
+        self._channel.send(Message(Kind.CHUNK, numbers, payload=encoded.payload, buffers=buffers))
         return encoded.n_bytes
+
+    def _placed(self, buffers: Sequence[memoryview]) -> Sequence[memoryview | Place]:
+        """Buffers in the arena, once the worker has it; until then, and where there is no room, as they are."""
+        if self.has_arena:
+            return self._arenas.place(buffers, self._worker_id)
+        if not self._was_offered:
+            self._was_offered = self._arenas.offer(self._channel)
+        return buffers
 
     def _encode_usable(self, items: Sequence[Any]) -> Encoded:
         """Encode a chunk of which some arguments cannot travel: their tasks fail, each with its own reason."""
@@ -153,7 +183,13 @@ class Shipper:
         else:
             self._functions[function.key] = None
             payload, buffers = function.encoded.payload, function.encoded.buffers
-            numbers = (len(function.key), 0, 0, 0, 0)
+            shared_id = 0
+            if function.buffers is not None:
+                if self._send_shared(function.buffers.shared_id):
+                    shared_id = function.buffers.shared_id
+                else:
+                    buffers = function.buffers.views()
+            numbers = (len(function.key), shared_id, 0, 0, 0)
             message = Message(Kind.DEFINE, numbers, head=function.head, payload=payload, buffers=buffers)
             self._channel.send(message, later=True)
         if prepared.surroundings != self._surroundings:
@@ -171,16 +207,24 @@ class Shipper:
     def _send_needs(self, encoded: Encoded) -> None:
         """Send the classes and shared objects that a payload refers to, where this worker does not have them."""
         for shared_id in encoded.shared_ids:
-            segment = shared.segment(shared_id)
-            if segment is not None and shared_id not in self._shared_ids:
-                self._shared_ids.add(shared_id)
-                self._send_definitions(segment.definitions)
-                numbers = (shared_id, segment.size_bytes, 0, 0, 0)
-                self._channel.send(Message(Kind.SHARE, numbers, head=segment.layout, fds=[segment.fd]), later=True)
+            self._send_shared(shared_id)
         for shared_id in [one for one in self._shared_ids if shared.segment(one) is None]:
             self._shared_ids.discard(shared_id)
             self._channel.send(Message(Kind.UNSHARE, (shared_id, 0, 0, 0, 0)), later=True)
         self._send_definitions(encoded.definitions)
+
+    def _send_shared(self, shared_id: int) -> bool:
+        """Send a shared object or the buffers of a function; False when there is no descriptor left to do it with."""
+        segment = shared.segment(shared_id)
+        if segment is not None and shared_id not in self._shared_ids:
+            self._send_definitions(segment.definitions)
+            numbers = (shared_id, segment.size_bytes, 0, 0, 0)
+            try:
+                self._channel.send(Message(Kind.SHARE, numbers, head=segment.layout, fds=[segment.fd]), later=True)
+            except OSError:
+                return False
+            self._shared_ids.add(shared_id)
+        return True
 
     def _send_definitions(self, definitions: Iterable[Definition]) -> None:
         for definition in definitions:

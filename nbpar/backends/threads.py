@@ -6,6 +6,7 @@ dropped, an exception is raised in it at its next bytecode, and another thread t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
@@ -70,6 +71,7 @@ class ThreadWorkers:
         self._options = options
         self._threads: dict[int, _Thread] = {}
         self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()  # bounded by the chunks out
+        self._first: WorkerEvent | None = None  # taken out by `wait`, for `poll`
 
     def prepare(self, job: JobSpec) -> _Prepared:
         """Nothing is pickled."""
@@ -142,13 +144,16 @@ class ThreadWorkers:
     def end_job(self, job_id: int) -> None:
         """Nothing was kept for a job."""
 
-    def poll(self, timeout_s: float | None) -> Iterable[WorkerEvent]:
-        """What happened."""
-        events: list[WorkerEvent] = []
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait for an event."""
+        with contextlib.suppress(queue.Empty):
+            self._first = self._events.get(timeout=timeout_s) if timeout_s != 0.0 else self._events.get_nowait()
+
+    def poll(self) -> Iterable[WorkerEvent]:
+        """What has happened."""
+        first, self._first = self._first, None
+        events = [] if first is None else [first]
         try:
-            first = self._events.get(timeout=timeout_s) if timeout_s != 0.0 else self._events.get_nowait()
-            if first is not None:
-                events.append(first)
             while True:
                 event = self._events.get_nowait()
                 if event is not None:
@@ -156,8 +161,24 @@ class ThreadWorkers:
         except queue.Empty:
             return events
 
+    def rest_in_s(self, _now_s: float) -> None:
+        """Threads need no memory of their own."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is an event."""
+        return self._first is not None or not self._events.empty()
+
+    @property
+    def can_lend(self) -> bool:
+        """No: tasks want the GIL that the helping thread would hold."""
+        return False
+
+    def lend(self, on: bool) -> None:  # see the protocol
+        """Never called."""
+
     def wake(self) -> None:
-        """Make `poll` return."""
+        """Make `wait` return."""
         self._events.put(None)
 
     def look(self, worker_id: int) -> tuple[Running | None, Activity]:

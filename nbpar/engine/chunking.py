@@ -17,6 +17,9 @@ SMALL_S = 0.002
 """When less work than this is left for each worker it is dealt out evenly, one chunk each: to split it further
 for the sake of an even end would cost more round trips than it saves."""
 
+SOLO_S = 0.0001
+"""When less work than this is left one worker gets all of it: to wake another takes about as long."""
+
 GROWTH = 256
 """At most this factor from one chunk to the next, since one fast task says little about the next thousand. A worker
 gives back what it could not do of a chunk in 50 ms (:mod:`nbpar.worker.execute`), so a wrong guess costs little."""
@@ -94,6 +97,7 @@ class ChunkSizer:
             return min(self._fixed, n_left)
         if self._mean_s is not None and self._mean_s * n_left < SMALL_S * self._n_workers:
             if self._even is None:
-                self._even = min(-(-n_left // self._n_workers), MAX_TASKS)
+                n_shares = 1 if self._mean_s * n_left < SOLO_S else self._n_workers
+                self._even = min(-(-n_left // n_shares), MAX_TASKS)
             return min(self._even, n_left)
         return max(1, min(self._size, n_left // (2 * self._n_workers)))

@@ -17,6 +17,7 @@ __all__ = [
     "Lane",
     "Note",
     "OutputLine",
+    "Restored",
     "Snapshot",
     "Span",
     "Status",
@@ -75,9 +76,19 @@ class Failure:
 
 
 class Note(NamedTuple):
-    """One sentence for the user about the job (workers restarted, output dropped)."""
+    """One sentence for the user about the job (workers restarted, output dropped).
+
+    `aloud` for what has to be read even where no picture of the job is drawn.
+    """
 
     text: str
+    aloud: bool = False
+
+
+class Restored(NamedTuple):
+    """So many results of a job did not have to be computed: its checkpoint had them."""
+
+    n_tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,10 @@ class Snapshot(NamedTuple):
         Sentences for the user.
     can_pause : bool
         Whether the backend can hold the job.
+    n_restored : int
+        Tasks among `n_done` whose results came from the job's checkpoint.
+    aloud : tuple of str
+        The notes that have to be read even where no picture is drawn.
     """
 
     job_id: int
@@ -190,6 +205,8 @@ class Snapshot(NamedTuple):
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
     can_pause: bool = True
+    n_restored: int = 0
+    aloud: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:

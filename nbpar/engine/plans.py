@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nbpar.engine.chunking import ChunkSizer
@@ -32,6 +33,8 @@ class JobPlan:
     ----------
     n_available : int
         Tasks whose items are there; grows by :meth:`Scheduler.feed` until `closed`.
+    todo : sequence of (start, stop), optional
+        The only ones of these that are to be done, in order; all by default.
     """
 
     job_id: int
@@ -42,6 +45,7 @@ class JobPlan:
     retries: int = 0
     max_in_flight: int | None = None
     mean_s: float | None = None  # what tasks of the same function took before
+    todo: Sequence[tuple[int, int]] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +59,7 @@ class JobRecord:
     next_index: int = 0
     waiting: deque[tuple[int, int, int]] = field(
         default_factory=deque
-    )  # (start, stop, attempt): sent before, to do again
+    )  # (start, stop, attempt): sent before, to do again; or chosen by `todo`
     n_again: int = 0  # tasks in `waiting`
     n_unbegun: int = 0  # workers lost in a row before they began the chunk they had: loading the function kills them
     attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
@@ -63,6 +67,14 @@ class JobRecord:
     paused: bool = False
     stopping: EndJob | None = None
     stop_at_s: float | None = None
+
+    def offer(self, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
+        """Items up to `n_available` are there; where `todo` is given, only its tasks are to be done of the new ones."""
+        self.n_available = n_available
+        if todo is not None:
+            self.next_index = n_available
+            self.waiting.extend((start, stop, 1) for start, stop in todo)
+            self.n_again += sum(stop - start for start, stop in todo)
 
     @property
     def n_waiting(self) -> int:
@@ -76,15 +88,17 @@ class JobRecord:
 
     def take(self, allowance: int | None) -> tuple[int, int, int] | None:
         """The next tasks to send as (start, stop, attempt), at most `allowance` of them; None when none may be sent."""
-        limits = [] if allowance is None else [allowance]
-        if self.plan.max_in_flight is not None:
-            limits.append(self.plan.max_in_flight - self.n_in_flight)
-        if limits and min(limits) < 1:
-            return None
         n_waiting = self.n_waiting
         if n_waiting < 1:
             return None
-        size = min([self.sizer.next_size(n_waiting), *limits])
+        if self.plan.max_in_flight is not None:
+            room = self.plan.max_in_flight - self.n_in_flight
+            allowance = room if allowance is None else min(allowance, room)
+        size = self.sizer.next_size(n_waiting)
+        if allowance is not None:
+            if allowance < 1:
+                return None
+            size = min(size, allowance)
         if self.waiting:
             start, stop, attempt = self.waiting.popleft()
             self.n_again -= stop - start

@@ -15,7 +15,7 @@ task that was tried more than once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
 from nbpar.engine.instructions import (
@@ -92,17 +92,21 @@ class Scheduler:
     def add_job(self, plan: JobPlan) -> None:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
         sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
-        self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
+        job = self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
+        job.offer(plan.n_available, plan.todo)
         self._turn[plan.job_id] = None
         self._touched.add(plan.job_id)
         self._n_timed += plan.timeout_s is not None
         self._wanted, self._resting = True, False
         self._idle_since_s = None
 
-    def feed(self, job_id: int, n_available: int, *, closed: bool) -> None:
-        """More items of a job are there: `n_available` in all; `closed` when no more will come."""
+    def feed(
+        self, job_id: int, n_available: int, *, closed: bool, todo: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """More items of a job are there: `n_available` in all, of the new ones `todo` to be done; `closed`: no more."""
         if (job := self._jobs.get(job_id)) is not None:
-            job.n_available = n_available
+            if job.stopping is None:
+                job.offer(n_available, todo)
             job.closed = closed
             self._touched.add(job_id)
 
@@ -151,6 +155,11 @@ class Scheduler:
     def retire(self) -> None:
         """Want no workers any more: the pool is closing."""
         self._wanted = False
+
+    @property
+    def has_all_workers(self) -> bool:
+        """Whether every worker is ready."""
+        return all(worker.state == "ready" for worker in self._workers)
 
     @property
     def has_workers(self) -> bool:
@@ -314,21 +323,34 @@ class Scheduler:
         running : mapping of worker_id to Running
             What the board says; needed only when :attr:`needs_board` is set.
         """
-        self._escalate(now_s)
-        self._check_timeouts(now_s, running)
+        # Most calls come between two chunks of a job that goes well: they find nothing to do in most of these.
+        is_parked = is_yielding = False
+        for worker in self._workers:
+            is_parked = is_parked or len(worker.held) > 1
+            is_yielding = is_yielding or worker.must_yield
+        if is_yielding:
+            self._escalate(now_s)
+        if running:
+            self._check_timeouts(now_s, running)
         self._keep_workers(now_s)
-        self._take_back(now_s, running)
-        self._hand_out(now_s)
-        self._recall(now_s)
+        if is_parked:
+            self._take_back(now_s, running)
+        if any(job.n_waiting > 0 for job in self._jobs.values()):
+            self._hand_out(now_s)
+        if is_parked:
+            self._recall(now_s)
         self._end_jobs(now_s)
         instructions, self._pending = self._pending, []
         return instructions
 
     def next_look_s(self, now_s: float) -> float | None:
         """Seconds until :meth:`decide` must be called although nothing happened; None when events suffice."""
-        looks = [0.05 for worker in self._workers if worker.must_yield and worker.n_signals < 2]
-        if any(len(worker.held) > 1 for worker in self._workers):
-            looks.append(RECALL_AFTER_S)
+        looks: list[float] = []
+        for worker in self._workers:
+            if len(worker.held) > 1:
+                looks.append(RECALL_AFTER_S)
+            if worker.must_yield and worker.n_signals < 2:
+                looks.append(0.05)
         # Those that wait to be stopped stay among the touched; those with a timeout that run are on some worker.
         jobs = {held.chunk.job_id for worker in self._workers for held in worker.held} if self._n_timed else set()
         for job in (self._jobs[job_id] for job_id in jobs | self._touched if job_id in self._jobs):
@@ -383,7 +405,7 @@ class Scheduler:
             if worker.state == "absent" and may_start:
                 worker.state = "starting"
                 self._pending.append(StartWorker(worker_id))
-            elif worker.state == "ready" and not worker.held and (reason := self._reason_to_stop(worker)):
+            elif not worker.held and worker.state == "ready" and (reason := self._reason_to_stop(worker)):
                 worker.state, worker.asked_at_s = "stopping", None
                 self._pending.append(StopWorker(worker_id, reason))
 

@@ -9,10 +9,24 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nbpar.engine.events import ChunkDone, Failure, Lane, Note, Snapshot, Span, Status, WorkerEnded, WorkerStarted
+from nbpar.engine.events import (
+    ChunkDone,
+    Failure,
+    Lane,
+    Note,
+    Restored,
+    Snapshot,
+    Span,
+    Status,
+    WorkerEnded,
+    WorkerStarted,
+)
 
-__all__ = ["Activity", "JobState"]
+__all__ = ["Activity", "JobState", "StateEvent"]
 
+StateEvent = ChunkDone | WorkerStarted | WorkerEnded | Failure | Note | Restored
+
+MAX_UNFOLDED = 256
 MAX_SPANS = 512
 MAX_FAILURES = 100
 MAX_NOTES = 20
@@ -60,18 +74,43 @@ class JobState:
         self.name = name
         self.n_tasks = n_tasks
         self.status: Status = "waiting"
-        self.n_done = 0
-        self.n_failed = 0
+        self._n_done = 0
+        self._n_failed = 0
+        self._unfolded: list[StateEvent] = []  # bounded by MAX_UNFOLDED: most jobs end before anyone looks at them
         self._n_workers = n_workers
         self._begin_s = begin_s
         self._end_s: float | None = None
         self._lanes: dict[int, _Lane] = {}
         self._failures: list[Failure] = []
         self._notes: list[str] = []
+        self._aloud: list[str] = []
+        self._n_restored = 0
         self._recent: deque[tuple[float, int]] = deque()  # (time, tasks done by then), over RATE_WINDOW_S
 
-    def apply(self, event: ChunkDone | WorkerStarted | WorkerEnded | Failure | Note) -> None:
-        """Fold one event in."""
+    @property
+    def n_done(self) -> int:
+        """Tasks that have ended, failed ones included."""
+        self._fold_all()
+        return self._n_done
+
+    @property
+    def n_failed(self) -> int:
+        """Tasks that have failed."""
+        self._fold_all()
+        return self._n_failed
+
+    def apply(self, event: StateEvent) -> None:
+        """Take one event in."""
+        self._unfolded.append(event)
+        if len(self._unfolded) >= MAX_UNFOLDED:
+            self._fold_all()
+
+    def _fold_all(self) -> None:
+        events, self._unfolded = self._unfolded, []
+        for event in events:
+            self._fold(event)
+
+    def _fold(self, event: StateEvent) -> None:
         match event:
             case ChunkDone():
                 self._chunk_done(event)
@@ -86,11 +125,16 @@ class JobState:
                 if not event.expected:
                     self._note(f"Worker {event.worker_id} (pid {event.pid}) {event.reason}; a new one takes its place.")
             case Failure():
-                self.n_failed += 1
+                self._n_failed += 1
                 if len(self._failures) < MAX_FAILURES:
                     self._failures.append(event)
             case Note():
                 self._note(event.text)
+                if event.aloud and event.text not in self._aloud:
+                    self._aloud.append(event.text)
+            case Restored():
+                self._n_done += event.n_tasks
+                self._n_restored += event.n_tasks
 
     def finish(self, status: Status, now_s: float) -> None:
         """End the job; what is left of the input was not run."""
@@ -104,7 +148,8 @@ class JobState:
         n_done = self.n_done + sum(activity.n_done for activity in activities.values())
         if self.n_tasks is not None:
             n_done = min(n_done, self.n_tasks)
-        rate = self._rate(now_s, n_done) if end_s is None else n_done / max(elapsed_s, 1e-9)
+        n_run = n_done - self._n_restored
+        rate = self._rate(now_s, n_run) if end_s is None else n_run / max(elapsed_s, 1e-9)
         eta_s = None
         if end_s is None and self.n_tasks is not None and rate > 0:
             eta_s = (self.n_tasks - n_done) / rate
@@ -125,6 +170,8 @@ class JobState:
             lanes=lanes,
             failures=tuple(self._failures),
             notes=tuple(self._notes),
+            n_restored=self._n_restored,
+            aloud=tuple(self._aloud),
         )
 
     def _freeze(self, lane: _Lane, activity: Activity | None, elapsed_s: float) -> Lane:
@@ -149,7 +196,7 @@ class JobState:
 
     def _chunk_done(self, event: ChunkDone) -> None:
         n_tasks = event.stop - event.start
-        self.n_done += n_tasks
+        self._n_done += n_tasks
         lane = self._lane(event.worker_id)
         lane.n_done += n_tasks
         lane.busy_s += event.end_s - event.begin_s

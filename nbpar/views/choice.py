@@ -1,4 +1,4 @@
-"""Which view a job gets: decided once, when it starts, by :func:`nbpar.views.choose`."""
+"""Which view a job gets: decided once, when there is something to show, by :func:`nbpar.views.choose`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from nbpar.views.plain import PlainOutput
 __all__ = ["choose"]
 
 
-def choose(progress: bool | None, *, controls: Controls | None) -> View:
-    """Pick the view for a job that starts now, in the thread that starts it.
+def choose(progress: bool | None, *, cell: Cell | None, controls: Controls | None) -> View:
+    """Pick the view for a job when there is something to show.
 
     Parameters
     ----------
     progress : bool or None
         False: no picture, only workers' lines. True: a picture even where stderr is no terminal. None: what suits.
+    cell : Cell or None
+        The cell that started the job: :meth:`Cell.current` in the thread that did.
     controls : Controls or None
         What the view's buttons do; without, there are no buttons.
 
@@ -31,10 +33,9 @@ def choose(progress: bool | None, *, controls: Controls | None) -> View:
 
     Examples
     --------
-    >>> type(choose(False, controls=None)).__name__
+    >>> type(choose(False, cell=None, controls=None)).__name__
     'PlainOutput'
     """
-    cell = Cell.current()
     wish = os.environ.get("NBPAR_UI", "").strip().lower()
     if wish not in ("", "anywidget", "html", "text", "off"):
         import logging

@@ -610,7 +610,7 @@ def test_the_view_suits_the_place(
     monkeypatch.setenv("NBPAR_UI", ui)
     monkeypatch.setattr(Cell, "current", classmethod(lambda cls: FakeCell() if in_kernel else None))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: tty, raising=False)
-    view = choose(progress, controls=None)
+    view = choose(progress, cell=Cell.current(), controls=None)
     assert type(view) is expected
     if isinstance(view, Dashboard):
         assert view._live is (ui != "html")

@@ -1,0 +1,332 @@
+"""The work that drives a pool: what workers tell goes to the scheduler, what the scheduler decides to the workers.
+
+Owns the scheduler's surroundings: the jobs under way, what is known of started workers, how long tasks took. Its caller
+is :mod:`nbpar.backends.dispatcher`, one thread at a time; what becomes of tasks is told to each job (a ``JobSink``).
+
+Bounds: results are handed to the job as they come and are not kept here; of speeds the last 64 are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+from nbpar.backends.base import (
+    Gone,
+    JobSpec,
+    NoJob,
+    NotReady,
+    Prepared,
+    Printed,
+    Ready,
+    ShuttingDown,
+    TasksEnded,
+    WorkerEvent,
+    Workers,
+    safe_str,
+    task_error,
+)
+from nbpar.backends.losses import describe_exit, loss_error, lost_time
+from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
+from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker
+from nbpar.engine.plans import JobPlan
+from nbpar.engine.scheduler import Scheduler
+from nbpar.errors import NbparError, PoolClosedError, TaskError, WorkerStartError
+from nbpar.options import PoolOptions
+
+__all__ = ["Controller", "Record"]
+
+QUICK_MEAN_S = 0.0005
+"""Tasks shorter than this run at the quick pace: half of what makes them travel one at a time."""
+
+MAX_SPEEDS = 64
+
+
+class Record:
+    """A job with what the workers prepared for it."""
+
+    __slots__ = ("error", "job", "mean_s", "prepared", "quick")
+
+    def __init__(self, job: JobSpec, prepared: Prepared) -> None:
+        self.job = job
+        self.prepared = prepared
+        self.quick = False
+        self.mean_s: float | None = None
+        self.error: BaseException | None = None
+
+
+class Controller:
+    """Scheduler and workers of one pool, joined.
+
+    Attributes
+    ----------
+    scheduler : Scheduler
+    closing : bool
+        Whether the pool takes no more jobs.
+    """
+
+    def __init__(self, workers: Workers, options: PoolOptions) -> None:
+        self.scheduler = Scheduler(
+            n_workers=options.count,
+            tasks_per_worker=options.tasks_per_worker,
+            idle_timeout_s=options.idle_timeout,
+        )
+        self.closing = False
+        self._workers = workers
+        self._n_workers = options.count
+        self._has_exit_hook = options.worker_exit is not None
+        self._jobs: dict[int, Record] = {}
+        self._started: dict[int, Ready] = {}
+        self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
+        self._start_error = ""
+        self._speeds: OrderedDict[object, float] = OrderedDict()  # mean duration of tasks, by function
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the pool is to end and nothing is waited for: no job, and no `worker_exit`."""
+        return self.closing and not self._jobs and not (self._has_exit_hook and self.scheduler.has_workers)
+
+    # --- turns --------------------------------------------------------------------------------------------------------
+
+    def hear(self) -> None:
+        """Take in what has happened."""
+        for event in self._workers.poll():
+            self._handle(event)
+
+    def act(self) -> float | None:
+        """Do what is to be done now.
+
+        Returns
+        -------
+        float or None
+            Seconds until there is more to do by the clock; None when only news count.
+        """
+        retired = self.closing and not self._jobs
+        if retired:
+            self.scheduler.retire()
+        now_s = time.perf_counter()
+        seen = {}
+        if self.scheduler.needs_board:
+            looks = ((worker_id, self._workers.look(worker_id)[0]) for worker_id in range(self._n_workers))
+            seen = {worker_id: running for worker_id, running in looks if running is not None}
+        for instruction in self.scheduler.decide(now_s, seen):
+            self._carry_out(instruction)
+        if self.scheduler.start_failed:
+            self.fail_everything(WorkerStartError(f"workers cannot be started: {self._start_error}"))
+            self.scheduler.give_up_starting()
+        if self.closing and not self._jobs and not retired:
+            return 0.0
+        due_s, rest_s = self.scheduler.next_look_s(now_s), self._workers.rest_in_s(now_s)
+        return due_s if rest_s is None else rest_s if due_s is None else min(due_s, rest_s)
+
+    # --- what users ask -----------------------------------------------------------------------------------------------
+
+    def add(self, record: Record) -> None:
+        """Begin a job."""
+        job = record.job
+        if self.closing:
+            job.sink.ended("cancelled", PoolClosedError("the pool was shut down before the job began"))
+            return
+        self._jobs[job.job_id] = record
+        for ready in self._started.values():
+            job.sink.apply(WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s))
+        options = job.options
+        known_s = self._speeds.get(record.prepared.speed_key)
+        record.quick = known_s is not None and known_s < QUICK_MEAN_S and options.timeout is None
+        self.scheduler.add_job(
+            JobPlan(
+                job_id=job.job_id,
+                n_available=job.n_available,
+                closed=job.closed,
+                chunk_size=options.chunk_size,
+                timeout_s=options.timeout,
+                retries=options.retries,
+                max_in_flight=options.max_in_flight,
+                mean_s=known_s,
+                todo=job.todo,
+            )
+        )
+
+    def recycle(self, reason: str) -> None:
+        """Replace all workers as they get free, and tell the jobs why."""
+        self.scheduler.recycle()
+        for record in self._jobs.values():
+            record.job.sink.apply(Note(reason))
+
+    def close(self, *, cancel: bool) -> None:
+        """Take no more jobs, and wait for those under way or cancel them."""
+        self.closing = True
+        now_s = time.perf_counter()
+        for job_id in self._jobs:
+            # A stream that is still read would be waited for by its own consumer.
+            if cancel or self.scheduler.is_open(job_id):
+                self.scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), now_s)
+
+    # --- instructions -------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(worker_id, chunk):
+                record = self._jobs[chunk.job_id]
+                n_bytes = self._workers.send(worker_id, chunk, record.job, record.prepared, quick=record.quick)
+                self.scheduler.sent(worker_id, chunk.chunk_id, n_bytes)
+            case Interrupt(worker_id, chunk_id):
+                self._workers.interrupt(worker_id, chunk_id)
+            case Recall(worker_id, chunk_id):
+                self._workers.recall(worker_id, chunk_id)
+            case Kill(worker_id, gently):
+                self._workers.kill(worker_id, gently=gently)
+            case StartWorker(worker_id):
+                self._workers.start(worker_id)
+            case StopWorker(worker_id, reason):
+                self._stopping[worker_id] = reason
+                self._workers.stop(worker_id)
+            case EndJob(job_id, status):
+                self._end_job(job_id, status)
+
+    def _end_job(self, job_id: int, status: Any) -> None:
+        record = self._jobs.pop(job_id, None)
+        if record is not None:
+            self._remember_speed(record)
+            self._workers.end_job(job_id)
+            record.job.sink.ended(status, record.error)
+
+    def _remember_speed(self, record: Record) -> None:
+        key = record.prepared.speed_key
+        if key is not None and record.mean_s is not None:
+            self._speeds[key] = record.mean_s
+            self._speeds.move_to_end(key)
+            if len(self._speeds) > MAX_SPEEDS:
+                self._speeds.popitem(last=False)
+
+    def fail_everything(self, error: NbparError) -> None:
+        """End all jobs with an error that is none of theirs."""
+        for record in list(self._jobs.values()):
+            self._jobs.pop(record.job.job_id)
+            self._workers.end_job(record.job.job_id)
+            record.job.sink.ended("failed", error)
+            self.scheduler.stop_job(record.job.job_id, EndJob(record.job.job_id, "failed"), time.perf_counter())
+
+    def _fail_job(self, job_id: int, error: BaseException) -> None:
+        record = self._jobs.get(job_id)
+        if record is not None and record.error is None:
+            record.error = error
+            self.scheduler.stop_job(job_id, EndJob(job_id, "failed"), time.perf_counter())
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: WorkerEvent) -> None:
+        match event:
+            case TasksEnded():
+                self._tasks_ended(event)
+            case Printed():
+                self._printed(event)
+            case Ready():
+                self._started[event.worker_id] = event
+                self.scheduler.worker_ready(event.worker_id)
+                started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s)
+                for record in self._jobs.values():
+                    record.job.sink.apply(started)
+            case Gone():
+                self._worker_gone(event)
+            case NoJob():
+                self._fail_job(event.job_id, event.error)
+            case ShuttingDown():
+                self.fail_everything(WorkerStartError("the fork server was ended: is the kernel shutting down?"))
+                self.scheduler.give_up_starting()
+            case NotReady():
+                error = WorkerStartError(f"worker_init failed: {type(event.error).__name__}: {safe_str(event.error)}")
+                error.__cause__ = event.error
+                self.scheduler.worker_refused(event.worker_id)
+                self.fail_everything(error)
+                self.scheduler.give_up_starting()
+
+    def _tasks_ended(self, event: TasksEnded) -> None:
+        chunk = self.scheduler.tasks_ended(
+            event.worker_id,
+            event.chunk_id,
+            done_to=event.first + event.n_ended,
+            final=event.final,
+            work_s=event.end_s - event.begin_s,
+            n_bytes=event.n_bytes,
+        )
+        record = self._jobs.get(chunk.job_id) if chunk is not None else None
+        if record is None or chunk is None or not event.n_ended:
+            return
+        job, first, stop = record.job, event.first, event.first + event.n_ended
+        record.quick = job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
+        record.mean_s = self.scheduler.mean_s(job.job_id)
+        n_failed = n_again = 0
+        values, taken, at, dropped = event.values, 0, first, first
+        for index, error, traceback in event.failures:
+            if index > at:
+                job.sink.completed(at, values[taken : taken + index - at])
+                taken += index - at
+            at = index + 1
+            if self.scheduler.task_failed(job.job_id, index):
+                n_again += 1
+                job.source.drop(dropped, index)
+                dropped = index + 1
+                continue
+            n_failed += 1
+            item = job.source.take(index, index + 1)[0]
+            outcome = task_error(error, index=index, item=item, worker_id=event.worker_id, traceback=traceback)
+            self._task_failed(record, outcome)
+        if stop > at:
+            job.sink.completed(at, values[taken:] if taken else values)
+        job.source.drop(dropped, stop)
+        n_over = event.n_ended - n_again
+        job.sink.apply(ChunkDone(event.worker_id, first, first + n_over, event.begin_s, event.end_s, n_failed))
+
+    def _task_failed(self, record: Record, error: TaskError) -> None:
+        sink = record.job.sink
+        cause = error.__cause__
+        sink.failed(error)
+        told = None if type(error) is not TaskError else cause
+        sink.apply(
+            Failure(
+                index=error.index,
+                item_repr=error.item_repr,
+                error_type=type(told or error).__name__,
+                message=error.message if told is None else safe_str(told),
+                worker_id=error.worker_id,
+                traceback=error.remote_traceback,
+            )
+        )
+        if record.job.options.on_error == "raise":
+            job_id = record.job.job_id
+            self.scheduler.stop_job(job_id, EndJob(job_id, "failed"), time.perf_counter())
+
+    def _printed(self, event: Printed) -> None:
+        chunk = next(iter(self.scheduler.held_chunks(event.worker_id)), None)
+        record = self._jobs.get(chunk.job_id) if chunk is not None else None
+        if record is None:  # between jobs: the newest one that runs, else the text has no cell to go to
+            record = next(reversed(self._jobs.values()), None)
+        if record is not None:
+            for text in event.lines:
+                record.job.sink.write(OutputLine(event.worker_id, event.index, event.stream, text))
+
+    def _worker_gone(self, event: Gone) -> None:
+        worker_id = event.worker_id
+        reason = self._stopping.pop(worker_id, None)
+        started = self._started.pop(worker_id, None)
+        how = describe_exit(event.exit_code)
+        self._start_error = event.start_error or f"a worker {how} before it was ready. {event.last_words}".strip()
+        lost = self.scheduler.worker_lost(worker_id, event.running)
+        ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected=reason is not None)
+        for record in self._jobs.values():
+            if started is not None:
+                record.job.sink.apply(ended)
+        if lost is None:
+            return
+        failed = self._jobs.get(lost.job_id)
+        if failed is not None and lost.loss == "function":
+            self._fail_job(lost.job_id, loss_error(lost.loss, event, failed.job))
+        elif failed is not None:
+            error = loss_error(lost.loss, event, failed.job)
+            item = failed.job.source.take(lost.index, lost.index + 1)[0]
+            task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
+            failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))
+            self._task_failed(failed, error)
+            failed.job.source.drop(lost.index, lost.index + 1)

@@ -1,0 +1,120 @@
+"""The main thread does the pool's work while it would only wait; whatever breaks in leaves the pool usable."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import nbpar
+from nbpar.errors import JobInterrupt
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no alarms")
+
+
+class Witness:
+    """A result that tells in which thread of the kernel it was rebuilt."""
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"thread": 0}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.thread = threading.get_ident()
+
+
+def witness(_item: int) -> Witness:
+    return Witness()
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+class AlarmError(Exception):
+    """What an alarm of the user's raises."""
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[nbpar.WorkerPool]:
+    with nbpar.WorkerPool(n_workers=2) as made:
+        made.map(double, range(100))
+        while len(made.pids()) < 2:
+            time.sleep(0.01)
+        made.map(double, range(100))
+        yield made
+
+
+def test_a_short_map_changes_threads_not_once(pool: nbpar.WorkerPool) -> None:
+    assert {one.thread for one in pool.map(witness, range(4))} == {threading.get_ident()}
+    assert pool.submit(witness, 0).result().thread == threading.get_ident()
+
+
+def test_another_thread_leaves_the_work_to_the_dispatcher(pool: nbpar.WorkerPool) -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(one.thread for one in pool.map(witness, range(4))))
+    thread.start()
+    thread.join()
+    assert len(found) == 4
+    assert threading.get_ident() not in found
+    assert thread.ident not in found
+
+
+def test_a_job_of_another_thread_goes_on_while_the_main_thread_maps(pool: nbpar.WorkerPool) -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        for _ in range(50):
+            found.extend(pool.map(double, range(10)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(50):
+        assert pool.map(double, range(10)) == list(range(0, 20, 2))
+    thread.join()
+    assert found == list(range(0, 20, 2)) * 50
+
+
+@pytest.mark.parametrize("number", ["SIGALRM", "SIGINT"])
+def test_the_pool_works_on_whenever_a_signal_comes(pool: nbpar.WorkerPool, number: str) -> None:
+    dice = random.Random(0)
+    error = AlarmError if number == "SIGALRM" else KeyboardInterrupt
+    n_broken = 0
+
+    def ring(_number: int, _frame: object) -> None:
+        if number == "SIGALRM":
+            raise AlarmError
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    timer = signal.setitimer(signal.ITIMER_REAL, 0)  # a time limit of the test run's own
+    try:
+        for _ in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-5, 1.5e-3))
+                while True:
+                    assert pool.map(double, range(20)) == list(range(0, 40, 2))
+                    assert pool.submit(double, 4).result() == 8
+            except error:
+                n_broken += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+    assert n_broken == 150
+    assert pool.map(double, range(1000)) == list(range(0, 2000, 2))
+    assert len(pool.pids()) == 2
+
+
+def test_an_interrupt_of_a_short_map_keeps_its_results(pool: nbpar.WorkerPool) -> None:
+    def slow(x: int) -> int:
+        time.sleep(60 if x == 3 else 0)
+        return x
+
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(JobInterrupt, match="3 of 4 results are kept"):
+        pool.map(slow, range(4), chunk_size=1)
+    assert nbpar.jobs()[-1].results == [0, 1, 2]
+    assert pool.map(double, [1, 2]) == [2, 4]
