@@ -201,7 +201,9 @@ class Dispatcher:
             finally:
                 self._baton.release()
         until_s = self._sleeps_until_s
-        if due_s is not None and (until_s is None or time.perf_counter() + due_s < until_s):
+        # When the pool closes its own thread has to end, also where nothing is due any more.
+        is_due = due_s is not None and (until_s is None or time.perf_counter() + due_s < until_s)
+        if is_due or self._controller.closing:
             self._workers.wake()
         return True
 
