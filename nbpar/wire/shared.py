@@ -70,7 +70,7 @@ class Shared(Generic[T]):
             encoded = Codec().encode(obj)
         except CannotPickle as error:
             raise SerializationError(f"share() needs an object that can be pickled: {error}") from error
-        self._segment = _fill_segment(encoded.payload, encoded.buffers, encoded.definitions)
+        self._segment = _fill_segment("nbpar-shared", encoded.payload, encoded.buffers, encoded.definitions)
         self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
         _handles[self.shared_id] = self
         weakref.finalize(self, _release, self._segment)
@@ -131,7 +131,7 @@ class SharedBuffers:
     """
 
     def __init__(self, buffers: Sequence[memoryview]) -> None:
-        self._segment = _fill_segment(b"", buffers, ())
+        self._segment = _fill_segment("nbpar-function", b"", buffers, ())
         self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
         weakref.finalize(self, _release, self._segment)
         self._views: list[memoryview] = []
@@ -151,7 +151,9 @@ class SharedBuffers:
         return self._views
 
 
-def _fill_segment(payload: bytes, buffers: Sequence[memoryview], definitions: tuple[Definition, ...]) -> Segment:
+def _fill_segment(
+    label: str, payload: bytes, buffers: Sequence[memoryview], definitions: tuple[Definition, ...]
+) -> Segment:
     places = []
     end = len(payload)
     for buffer in buffers:
@@ -159,7 +161,7 @@ def _fill_segment(payload: bytes, buffers: Sequence[memoryview], definitions: tu
         places.append((start, buffer.nbytes))
         end = start + buffer.nbytes
     size_bytes = max(end, 1)
-    fd = anonymous_file("nbpar-shared", size_bytes)
+    fd = anonymous_file(label, size_bytes)
     try:
         write_at(fd, 0, payload)
         for (start, _), buffer in zip(places, buffers, strict=True):
