@@ -2,15 +2,17 @@
 # make lab     the quickstart in JupyterLab
 # make test    every test; installs what they need first
 # make lint    formatting, types, layers
-# make bench   the benchmarks
+# make bench   nbpar beside its peers, in an environment of their own; writes benchmarks/RESULTS.md
 # make clean   removes all that the targets above made
 #
 # Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
-# PYTEST_ARGS="-k crash -x" goes to pytest.
+# PYTEST_ARGS="-k crash -x" goes to pytest, BENCH_ARGS="--quick --peers Pool,mpire" to the benchmarks.
 
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_VENV ?= .venv-bench
+BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
@@ -18,7 +20,7 @@ CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
 # and nest-asyncio is the one that only ipykernel 6 has.
 KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
 
-.PHONY: help demo lab test lint bench clean chromium
+.PHONY: help demo lab test lint bench run-benchmarks clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -44,13 +46,18 @@ lint: $(VENV)/.installed-lint
 	$(PY) -m mypy $(CHECKED)
 	$(VENV)/bin/lint-imports
 
-ifneq ($(wildcard benchmarks/__main__.py),)
-bench: $(VENV)/.installed-test
-	$(PY) -m benchmarks
-else
 bench:
-	@echo "There is no benchmarks/__main__.py to run." >&2; exit 1
-endif
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) run-benchmarks
+
+run-benchmarks: $(VENV)/.installed-bench
+	@$(PY) -m benchmarks $(BENCH_ARGS)
+
+# A peer that does not install, for want of a wheel for this Python, does not end it: the report says so.
+$(BENCH_VENV)/.installed-bench: $(BENCH_VENV)/.installed-venv pyproject.toml benchmarks/install.py
+	@echo "Installing nbpar and its peers into $(BENCH_VENV) ..."
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BENCH_VENV)/bin/python -m benchmarks.install
+	@touch $@
 
 chromium:
 	@tools/install_chromium.sh
@@ -76,5 +83,5 @@ $(VENV)/.installed-%: $(VENV)/.installed-venv pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .kernels build dist .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) .kernels build dist .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

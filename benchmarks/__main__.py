@@ -1,8 +1,10 @@
-"""``python -m benchmarks`` (``make bench``): all benchmarks, their tables on standard output."""
+"""``python -m benchmarks`` (``make bench``). Guarded: workers that start by spawn import this module again."""
 
 from __future__ import annotations
 
-from benchmarks import first_steps
+import sys
+
+from benchmarks.run import main
 
 if __name__ == "__main__":
-    first_steps.main()
+    sys.exit(main())
