@@ -161,13 +161,10 @@ class Dispatcher:
         thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
         try:
             thread.start()
-        except BaseException:  # no more threads, or a Ctrl-C after it has begun
-            if thread.ident is None:
-                self._commands.pop()
-            else:
-                self._thread = thread
+        except RuntimeError:  # no more threads
+            self._commands.pop()
             raise
-        self._thread = thread
+        self._thread = thread  # not when a Ctrl-C broke in: then it takes its place itself (`_run`)
 
     def help(self, wait: Wait | None = None) -> bool:
         """Do the dispatcher's work in the main thread, which would only wait for it: two changes of threads less.
@@ -234,6 +231,11 @@ class Dispatcher:
     # --- the dispatcher's thread, or the main thread that helps -------------------------------------------------------
 
     def _run(self) -> None:
+        with self._thread_lock:
+            # A start that was broken off by a Ctrl-C may have been made good by another: the first to come here stays.
+            if self._closed.is_set() or self._thread not in (None, threading.current_thread()):
+                return
+            self._thread = threading.current_thread()
         if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the main thread, and workers are started from here
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:

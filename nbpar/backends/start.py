@@ -20,6 +20,7 @@ import multiprocess.forkserver
 import multiprocess.process
 import multiprocess.resource_tracker
 import multiprocess.spawn
+import multiprocess.util
 
 __all__ = ["begin_server", "forget_process", "get_context", "reap_server", "start_process", "watch_server"]
 
@@ -79,6 +80,16 @@ def _run_no_tracker() -> None:
     if _starting.tracker_fd is None:
         _run_tracker()
 
+
+def _flags_of_our_own() -> list[str]:
+    flags = _interpreter_flags()
+    return [*flags, "-P"] if _starting.tracker_fd is not None and "" not in sys.path and "-P" not in flags else flags
+
+
+# A process that is started by `-c` has the working folder first on its path, where a `queue.py` of the user's would be
+# imported in the place of Python's own: not in one of ours, unless this process has that folder there as well.
+_interpreter_flags: Callable[[], list[str]] = multiprocess.util._args_from_interpreter_flags
+multiprocess.util._args_from_interpreter_flags = _flags_of_our_own
 
 # Every process that multiprocess starts gets a descriptor of its resource tracker, a process that nbpar has no use for:
 # its memory has no names. It ignores SIGTERM and lives as long as any of those descriptors, so that a Jupyter kernel,

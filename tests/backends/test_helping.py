@@ -11,6 +11,7 @@ import pytest
 
 import nbpar
 from nbpar.errors import JobInterrupt
+from tests.helpers import until
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no alarms")
 
@@ -118,3 +119,23 @@ def test_an_interrupt_of_a_short_map_keeps_its_results(pool: nbpar.WorkerPool) -
         pool.map(slow, range(4), chunk_size=1)
     assert nbpar.jobs()[-1].results == [0, 1, 2]
     assert pool.map(double, [1, 2]) == [2, 4]
+
+
+def test_one_dispatcher_runs_when_an_interrupt_hits_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = threading.Event.wait
+
+    def interrupted(_self: threading.Event, _timeout: float | None = None) -> bool:
+        monkeypatch.setattr(threading.Event, "wait", wait)
+        raise KeyboardInterrupt  # in Thread.start(), before the new thread has told its ident
+
+    def n_dispatchers() -> int:
+        return sum(one.name == "nbpar-dispatcher" for one in threading.enumerate())
+
+    n_before = n_dispatchers()
+    for _ in range(10):
+        with nbpar.WorkerPool(n_workers=1) as made:
+            monkeypatch.setattr(threading.Event, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                made.map(abs, [1])
+            assert made.map(abs, range(3)) == [0, 1, 2]
+            until(lambda: n_dispatchers() == n_before + 1)

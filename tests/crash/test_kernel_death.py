@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -190,3 +191,18 @@ print(pool.map(abs, [-1]), pool.pids() == before)
     with start_script(code, method, start_new_session=True) as script:
         out, err = script.communicate(timeout=30)
     assert (out, err) == ("[1] True\n", "")
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_workers_start_when_the_folder_has_a_module_by_a_name_of_pythons(method: str, tmp_path: Path) -> None:
+    work, scripts = tmp_path / "work", tmp_path / "scripts"
+    work.mkdir()
+    scripts.mkdir()
+    (work / "struct.py").write_text("raise ImportError('not on the path of the script')")
+    code = (
+        f"import nbpar\nwith nbpar.WorkerPool(n_workers=1, start_method={method!r}) as pool: print(pool.map(abs, [-1]))"
+    )
+    (scripts / "go.py").write_text(code)
+    command = [sys.executable, scripts / "go.py"]
+    got = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=30, check=False)
+    assert (got.stdout, got.returncode) == ("[1]\n", 0), got.stderr
