@@ -46,7 +46,7 @@ from tests.backends.arrays import (
     same_frame,
     same_table,
     table,
-    tree_pss_bytes,
+    tree_memory_bytes,
 )
 from tests.backends.conftest import PROCESSES, MakePool, only
 from tests.helpers import no_leftovers, run_script, until
@@ -730,10 +730,10 @@ def test_memory_does_not_grow_when_thousands_of_results_are_dropped(pool: Pool) 
         let_go(pool)
 
     pass_through(50)
-    before = tree_pss_bytes()
+    before = tree_memory_bytes()
     for _ in range(4):
         pass_through(250)
-    grown = tree_pss_bytes() - before
+    grown = tree_memory_bytes() - before
     assert grown < 60 * MB, f"{grown / MB:.0f} MB more after 3,000 results of 1.2 GB in all"
 
 
@@ -741,11 +741,11 @@ def test_memory_does_not_grow_when_thousands_of_results_are_dropped(pool: Pool) 
 def test_memory_goes_back_when_many_results_were_held(pool: Pool) -> None:
     let_go(pool)
     held = pool.map(filled, [(value, 8 * MB) for value in range(50)])
-    full = tree_pss_bytes()
+    full = tree_memory_bytes()
     assert full > 400 * MB
     held.clear()
     let_go(pool)
-    until(lambda: tree_pss_bytes() < full - 200 * MB)
+    until(lambda: tree_memory_bytes() < full - 200 * MB)
 
 
 def test_streamed_arrays_are_right_when_the_consumer_is_slow(warm: Pool) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
+import pickle
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +38,7 @@ from tests.backends.arrays import (
     same_frame,
     same_table,
     table,
-    tree_pss_bytes,
+    tree_memory_bytes,
 )
 from tests.backends.conftest import PROCESSES, MakePool, only
 from tests.helpers import no_leftovers, run_script, until
@@ -345,6 +348,39 @@ def test_tasks_find_it_when_it_is_in_a_global_an_attribute_or_a_default(pool: Po
         _kept_here.clear()
 
 
+def test_copy_of_a_handle_is_the_handle() -> None:
+    big = nbpar.share(np.arange(100_000))
+    config = copy.deepcopy({"table": big, "n": 3})
+    shallow = copy.copy(big)
+    del big
+    gc.collect()
+    others = [nbpar.share(np.zeros(100_000, np.int64)) for _ in range(3)]  # one would get a descriptor that was closed
+    assert config["table"].value[7] == 7
+    assert shallow.value[7] == 7
+    assert not others[0].value.any()
+    with pytest.raises(pickle.PicklingError, match=r"`\.value`"):
+        pickle.dumps(shallow)
+
+
+@only("forkserver")
+def test_handle_in_a_worker_says_so_when_it_was_kept_for_too_long(pool: Pool) -> None:
+    def keep_copies(_: int) -> int:
+        sys.__dict__["kept_handles"] = [copy.copy(big), copy.deepcopy({"deep": big})["deep"]]
+        return int(big.value[3])
+
+    def use(_: int) -> list[int]:
+        return [int(one.value[3]) for one in sys.__dict__.get("kept_handles", ())]
+
+    big = nbpar.share(np.arange(100_000))
+    assert pool.map(keep_copies, range(4), chunk_size=1) == [3] * 4
+    del big, keep_copies
+    gc.collect()
+    others = [nbpar.share(np.zeros(100_000, np.int64)) for _ in range(3)]
+    got: Any = pool.starmap(lambda i, *_: use(i), [(i, *others) for i in range(4)], chunk_size=1, on_error="return")
+    assert any(isinstance(one, LookupError) and "kept in a worker" in str(one) for one in got), got
+    assert all(one == [] or isinstance(one, LookupError) for one in got), got
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -353,19 +389,19 @@ def test_memory_is_that_of_one_copy_when_all_workers_read_it(pool: Pool) -> None
     n_bytes = 160 * MB
     pool.map(abs, range(4), chunk_size=1)
     gc.collect()
-    before = tree_pss_bytes()
+    before = tree_memory_bytes()
     big = nbpar.share(np.full(n_bytes // 8, 3.0))
 
     def total(shared: Array, i: int) -> float:
         return float(shared[i::2][::512].sum())  # a page is 512 of them
 
     assert pool.starmap(total, [(big, i % 2) for i in range(8)], chunk_size=1) == [n_bytes / 8 / 2 / 512 * 3] * 8
-    grown = tree_pss_bytes() - before
+    grown = tree_memory_bytes() - before
     assert grown < 1.25 * n_bytes, f"{grown / MB:.0f} MB for {n_bytes / MB:.0f} MB"
     del big
     gc.collect()
     pool.map(abs, range(20), chunk_size=1)
-    until(lambda: tree_pss_bytes() - before < 0.25 * n_bytes)
+    until(lambda: tree_memory_bytes() - before < 0.25 * n_bytes)
 
 
 @only("forkserver")
