@@ -21,7 +21,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from nbpar.errors import SerializationError
 from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
@@ -30,6 +30,8 @@ from nbpar.wire.memory import anonymous_file, same_bytes, write_at
 __all__ = ["Segment", "Shared", "SharedBuffers", "attach", "detach", "handle", "map_buffers", "segment", "unwrap"]
 
 T = TypeVar("T")
+
+_NO_PICKLE = "a Shared handle can be pickled only by nbpar, for a worker; pickle its `.value` instead"
 
 _ALIGNMENT = 64  # a cache line, and enough for every numpy dtype
 
@@ -88,6 +90,17 @@ class Shared(Generic[T]):
     def __repr__(self) -> str:
         return f"<Shared object: {self.size_bytes:,} bytes>"
 
+    # A copy with the same descriptor would outlive it, and then show whatever is opened next.
+
+    def __copy__(self) -> Shared[T]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Shared[T]:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise pickle.PicklingError(_NO_PICKLE)
+
 
 class AttachedShared:
     """A :class:`Shared` as a worker has it: mapped when first asked for."""
@@ -99,9 +112,26 @@ class AttachedShared:
         self._layout = layout
         self._value: list[Any] = []
 
+    def __copy__(self) -> AttachedShared:
+        return self
+
+    def __deepcopy__(self, memo: object) -> AttachedShared:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise pickle.PicklingError(_NO_PICKLE)
+
     @property
     def value(self) -> Any:
-        """The object, mapped copy-on-write."""
+        """The object, mapped copy-on-write.
+
+        Raises
+        ------
+        LookupError
+            When this was kept for longer than the kernel holds the object.
+        """
+        if self._fd < 0:
+            raise LookupError("a Shared handle was kept in a worker after the kernel had let its object go")
         if not self._value:
             self._value.append(_rebuild(self._fd, self.size_bytes, self._layout))
         return self._value[0]
@@ -113,7 +143,8 @@ class AttachedShared:
     def close(self) -> None:
         """Let go of the memory; the mapping lives as long as arrays in it do."""
         self._value.clear()  # a closure with this handle may live on until the garbage collector comes
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # the number will be another file's
+        os.close(fd)
 
 
 class SharedBuffers:

@@ -364,21 +364,21 @@ def test_copy_of_a_handle_is_the_handle() -> None:
 
 @only("forkserver")
 def test_handle_in_a_worker_says_so_when_it_was_kept_for_too_long(pool: Pool) -> None:
-    def keep_copies(_: int) -> int:
-        sys.__dict__["kept_handles"] = [copy.copy(big), copy.deepcopy({"deep": big})["deep"]]
-        return int(big.value[3])
+    def keep_copies(held: list[Any]) -> int:
+        sys.__dict__["kept_handles"] = [copy.copy(held[0]), copy.deepcopy({"deep": held[0]})["deep"]]
+        return int(held[0].value[3])
 
     def use(_: int) -> list[int]:
         return [int(one.value[3]) for one in sys.__dict__.get("kept_handles", ())]
 
-    big = nbpar.share(np.arange(100_000))
-    assert pool.map(keep_copies, range(4), chunk_size=1) == [3] * 4
-    del big, keep_copies
+    let_go = [[nbpar.share(np.arange(100_000))]]
+    assert pool.map(keep_copies, let_go * 4, chunk_size=1) == [3] * 4
+    let_go.clear()
     gc.collect()
     others = [nbpar.share(np.zeros(100_000, np.int64)) for _ in range(3)]
     got: Any = pool.starmap(lambda i, *_: use(i), [(i, *others) for i in range(4)], chunk_size=1, on_error="return")
-    assert any(isinstance(one, LookupError) and "kept in a worker" in str(one) for one in got), got
-    assert all(one == [] or isinstance(one, LookupError) for one in got), got
+    assert any("kept in a worker" in str(one) for one in got)
+    assert all(one == [] or "kept in a worker" in str(one) for one in got), got
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
