@@ -18,11 +18,10 @@ from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
 from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
 from nbpar.options import PoolOptions
-from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
-from nbpar.worker.execute import Report, Work, run_chunk
+from nbpar.worker.execute import Report, Work, run_chunk, unwrapped
 
 __all__ = ["SerialBackend"]
 
@@ -136,7 +135,7 @@ class SerialBackend:
         try:
             run_chunk(
                 run.work,
-                [shared.unwrap(item) for item in items],
+                [unwrapped(item) for item in items],
                 chunk_id=chunk_id,
                 start=start,
                 context=context,

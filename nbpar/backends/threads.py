@@ -23,11 +23,10 @@ from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
-from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
-from nbpar.worker.execute import Report, Unusable, Work, run_chunk
+from nbpar.worker.execute import Report, Unusable, Work, run_chunk, unwrapped
 
 __all__ = ["ThreadWorkers"]
 
@@ -248,7 +247,7 @@ class ThreadWorkers:
         try:
             with worker.lock:
                 worker.chunk_id = chunk.chunk_id
-            items = [_unwrap(item) for item in order.items]
+            items = [unwrapped(item) for item in order.items]
             worker.context.attempt, worker.context.seed = chunk.attempt, order.work.seed
             run_chunk(
                 order.work,
@@ -279,13 +278,6 @@ class ThreadWorkers:
         if context is not None:
             stream: Literal["stdout", "stderr"] = "stderr" if is_stderr else "stdout"
             self._events.put(Printed(context.worker_id, index, stream, text.split("\n")))
-
-
-def _unwrap(item: Any) -> Any:
-    try:
-        return shared.unwrap(item)
-    except Exception as error:  # noqa: BLE001  # a __setstate__ of the user's: its task fails
-        return Unusable(error)
 
 
 def _ended(worker_id: int, chunk_id: int, report: Report) -> TasksEnded:

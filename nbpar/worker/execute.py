@@ -12,10 +12,12 @@ from itertools import islice, starmap
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from nbpar.errors import SerializationError
+from nbpar.wire import shared
 from nbpar.wire.board import BLOCK, TASK
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
-__all__ = ["Report", "Work", "run_chunk"]
+__all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "run_chunk", "unwrapped"]
 
 REPORT_S = 0.05
 """Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat. A chunk
@@ -119,6 +121,21 @@ class Unusable:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+def unwrapped(item: Any) -> Any:
+    """The object behind a `Shared` handle, :class:`Unusable` where it cannot be rebuilt; anything else unchanged."""
+    try:
+        return shared.unwrap(item)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a __setstate__ of the user's raises
+        return Unusable(cannot_rebuild("shared object", error))
+
+
+def cannot_rebuild(what: str, error: BaseException) -> SerializationError:
+    """The error of a task whose argument could not be unpickled."""
+    refused = SerializationError(f"the {what} could not be rebuilt: {type(error).__name__}: {error}")
+    refused.__cause__ = error
+    return refused
 
 
 def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> None:

@@ -42,7 +42,7 @@ from nbpar.worker.boot import (
     use_threads,
 )
 from nbpar.worker.context import Context, TaskInterrupt, set_context
-from nbpar.worker.execute import Report, Unusable, Work, run_chunk
+from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
 
 __all__ = ["run"]
@@ -244,11 +244,12 @@ class _Worker:
         except BaseException:  # noqa: BLE001  # whatever a __setstate__ raises; found again below, item by item
             usable = False
             items = [
-                Unusable(_cannot_rebuild("argument", item.error)) if type(item) is DecodeFailure else item
+                Unusable(cannot_rebuild("argument", item.error)) if type(item) is DecodeFailure else item
                 for item in self.codec.decode_each(message.payload, message.buffers, n_items)
             ]
         if flags & ChunkFlag.HAS_SHARED:
-            items = [shared.unwrap(item) for item in items]
+            items = [unwrapped(item) for item in items]
+            usable = usable and not any(type(item) is Unusable for item in items)
         return items, usable
 
     # --- results ------------------------------------------------------------------------------------------------------
@@ -298,10 +299,3 @@ class _Worker:
     def _finish_lines(self) -> None:
         for stream in self.streams:
             stream.finish()
-
-
-def _cannot_rebuild(what: str, error: BaseException) -> SerializationError:
-    """The error of a task whose argument (or result) could not be unpickled."""
-    refused = SerializationError(f"the {what} could not be rebuilt: {type(error).__name__}: {error}")
-    refused.__cause__ = error
-    return refused

@@ -189,6 +189,24 @@ def test_error_comes_at_once_when_an_object_cannot_be_shared() -> None:
         nbpar.share({"data": np.zeros(100_000), "gen": (x for x in "ab")})
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_only_its_task_fails_when_a_shared_object_cannot_be_rebuilt(pool: Pool, error: type[BaseException]) -> None:
+    class Bad:
+        def __init__(self) -> None:
+            self.x = np.ones(100_000)
+
+        def __setstate__(self, state: Any) -> None:
+            raise error("lost on the way")
+
+    big = nbpar.share(Bad())
+    pids = pool.pids()
+    got: Any = pool.starmap(lambda _, i: i, [(1, 0), (big, 1), (2, 2)], on_error="return")
+    assert (got[0], got[2]) == (0, 2)
+    assert isinstance(got[1], SerializationError)
+    assert "lost on the way" in str(got[1])
+    assert pool.pids() == pids
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
