@@ -87,7 +87,8 @@ def _reduce_subclass(_pickler: object, array: Any) -> Any:
 def make_subclass(kind: Any, array: Any, dtype: Any) -> Any:
     """As numpy does it: neither is `__new__` of the subclass called, nor are attributes kept."""
     numpy: Any = sys.modules["numpy"]
-    return numpy.ndarray.__new__(kind, array.shape, dtype, array, 0, array.strides)
+    lying = array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))  # a buffer has no gaps
+    return numpy.ndarray.__new__(kind, array.shape, dtype, lying, 0, array.strides)
 
 
 def _reduce_masked(_pickler: object, array: Any) -> Any:

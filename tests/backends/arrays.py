@@ -166,9 +166,9 @@ def _of_kind(made: Array, recipe: Recipe) -> Array:
             return np.ma.masked_array(made, mask)
         case "matrix" if made.ndim == 2:
             return made.view(np.matrix)
-        case "recarray" if made.dtype.names and made.ndim < 3:
+        case "recarray" if made.dtype.names:
             return made.view(np.recarray)
-        case "plain subclass" if made.ndim < 3:
+        case "plain subclass":
             return made.view(Plain)
         case "subclass with state":
             tagged = made.view(Tagged)

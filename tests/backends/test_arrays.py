@@ -32,6 +32,7 @@ from tests.backends.arrays import (
     TABLES,
     VIEWS,
     Packet,
+    Plain,
     Recipe,
     build,
     change_own,
@@ -143,6 +144,16 @@ def test_subclasses_of_arrays_are_the_same_when_sent_made_and_returned(warm: Poo
     assert same, "it has not arrived as it was"
     assert describe(made) == describe(original)
     assert describe(returned) == describe(original)
+
+
+def test_subclass_travels_when_its_axes_do_not_lie_in_order(warm: Pool) -> None:
+    whole = np.arange(270_000.0).reshape(30, 30, 300)
+    turned = whole.transpose(1, 0, 2).view(Plain)
+    stretched = np.broadcast_to(whole[:, :1], whole.shape).view(Plain)
+    for sent in (turned, stretched, turned[:, ::2], turned[:, :, ::-1], whole[:, :, :, None].T.view(Plain)):
+        (got,) = warm.map(lambda one: one, [sent])
+        assert type(got) is Plain
+        np.testing.assert_array_equal(got, sent)
 
 
 def test_flags_are_kept_when_arrays_are_readonly_or_in_fortran_order(warm: Pool) -> None:
