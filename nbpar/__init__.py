@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nbpar.errors import (
+    CheckpointError,
     InternalError,
     JobCancelledError,
     JobInterrupt,
@@ -27,6 +28,7 @@ from nbpar.errors import (
 )
 
 if TYPE_CHECKING:
+    from nbpar import checkpoint
     from nbpar.api import (
         configure,
         current_task,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointError",
     "InternalError",
     "Job",
     "JobCancelledError",
@@ -67,6 +70,7 @@ __all__ = [
     "WorkerDiedError",
     "WorkerPool",
     "WorkerStartError",
+    "checkpoint",
     "configure",
     "current_task",
     "default_pool",
@@ -94,9 +98,14 @@ _HOMES = {
 }
 
 
+_MODULES = frozenset({"checkpoint"})
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nbpar' has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f"nbpar.{name}")
     value = getattr(importlib.import_module(_HOMES.get(name, "nbpar.api")), name)
     globals()[name] = value
     return value

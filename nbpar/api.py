@@ -184,6 +184,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     progress: bool | None = None,
     name: str | None = None,
     max_in_flight: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[R]:
     """Call ``function(item)`` for each item on all cores and return the results in order.
 
@@ -252,6 +253,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
         progress=progress,
         name=name,
         max_in_flight=max_in_flight,
+        checkpoint=checkpoint,
     )
 
 
@@ -268,6 +270,7 @@ def starmap(
     progress: bool | None = None,
     name: str | None = None,
     max_in_flight: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[R]:
     """Call ``function(*item)`` for each item on all cores and return the results in order.
 
@@ -304,6 +307,7 @@ def starmap(
         progress=progress,
         name=name,
         max_in_flight=max_in_flight,
+        checkpoint=checkpoint,
     )
 
 
@@ -320,6 +324,7 @@ def imap(
     progress: bool | None = None,
     name: str | None = None,
     max_in_flight: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[R]:
     """Give results out one by one, while the input is read a bounded way ahead.
 
@@ -364,6 +369,7 @@ def imap(
         progress=progress,
         name=name,
         max_in_flight=max_in_flight,
+        checkpoint=checkpoint,
     )
 
 
@@ -379,6 +385,7 @@ def map_async(
     progress: bool | None = None,
     name: str | None = None,
     max_in_flight: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Job[R]:
     """Begin a map and return at once: the cell ends, the dashboard lives on.
 
@@ -409,6 +416,7 @@ def map_async(
         progress=progress,
         name=name,
         max_in_flight=max_in_flight,
+        checkpoint=checkpoint,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "CheckpointError",
     "InternalError",
     "JobCancelledError",
     "JobInterrupt",
@@ -54,6 +55,28 @@ class OptionsError(NbparError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.option}={self.value!r} is not allowed; allowed: {self.allowed}"
+
+
+class CheckpointError(NbparError):
+    """A file cannot serve as a job's checkpoint; raised before any work starts.
+
+    Attributes
+    ----------
+    path : str
+        The file, which is as it was.
+    problem : str
+        What is the matter with it.
+    """
+
+    def __init__(self, path: str, problem: str, *, was_there: bool = True) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+        self._was_there = was_there
+
+    def __str__(self) -> str:
+        left = ". It was left as it is; name another file, or remove this one" if self._was_there else ""
+        return f"{self.path} cannot be the checkpoint: {self.problem}{left}"
 
 
 class TaskError(NbparError):

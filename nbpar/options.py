@@ -97,6 +97,7 @@ class JobOptions:
     progress: bool | None = None
     name: str | None = None
     max_in_flight: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         _whole("chunk_size", self.chunk_size, least=1, none="chosen while the job runs")
@@ -110,6 +111,11 @@ class JobOptions:
             raise OptionsError("name", self.name, "a string, or None for the function's name")
         _whole("max_in_flight", self.max_in_flight, least=1, none="bounded by chunks and workers")
         _as_plain_ints(self, "chunk_size", "retries", "seed", "max_in_flight")
+        if self.checkpoint is not None:
+            path: Any = os.fspath(self.checkpoint) if hasattr(type(self.checkpoint), "__fspath__") else self.checkpoint
+            if not isinstance(path, str) or not path or "\0" in path:
+                raise OptionsError("checkpoint", self.checkpoint, "the path of a file, or None (nothing is kept)")
+            object.__setattr__(self, "checkpoint", path)
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -126,13 +132,14 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
     progress: bool | None,
     name: str | None,
     max_in_flight: int | None,
+    checkpoint: str | os.PathLike[str] | None,
 ) -> JobOptions:
     """:class:`JobOptions`, checked once for equal values: a map in a loop would spend a tenth of its time on that."""
-    values = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight
+    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint
     try:
         return _checked(*values)
     except TypeError:  # an array or a list: not allowed, and not hashable
-        return JobOptions(**dict(zip(JobOptions.__slots__, values, strict=True)))  # type: ignore[arg-type]
+        return JobOptions(**dict(zip(JobOptions.__slots__, values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
 from nbpar.backends.rerun import Recipe
@@ -29,6 +29,9 @@ from nbpar.views.controls import Controls
 from nbpar.views.plain import PlainOutput
 from nbpar.views.ticker import Watch, watch
 from nbpar.wire.shared import unwrap
+
+if TYPE_CHECKING:
+    from nbpar.resume import Checkpoint
 
 __all__ = ["WorkerPool"]
 
@@ -141,10 +144,11 @@ class WorkerPool:
         progress: bool | None = None,
         name: str | None = None,
         max_in_flight: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> list[R]:
         """Call ``function(item)`` for each item and return the results in order; see :func:`nbpar.map`."""
         __tracebackhide__ = True
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
         return self._run(function, iterables, options)
 
     def starmap(
@@ -161,10 +165,11 @@ class WorkerPool:
         progress: bool | None = None,
         name: str | None = None,
         max_in_flight: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> list[R]:
         """Call ``function(*item)`` for each item and return the results in order; see :func:`nbpar.starmap`."""
         __tracebackhide__ = True
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
         return self._run(function, (iterable,), options, star=True)
 
     def imap(
@@ -181,15 +186,17 @@ class WorkerPool:
         progress: bool | None = None,
         name: str | None = None,
         max_in_flight: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Iterator[R]:
         """Give results out one by one while the input is read a bounded way ahead; see :func:`nbpar.imap`."""
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
         __tracebackhide__ = True
         if not isinstance(ordered, bool):
             raise OptionsError("ordered", ordered, "True or False")
         items = iter(zipped(function, iterables))
-        source = Streamed()
-        job: Job[R] = self._begin(function, source, None, options, star=len(iterables) > 1, is_held=False)
+        source, star = Streamed(), len(iterables) > 1
+        opened = self._open_checkpoint(function, options, star=star, is_streamed=True)
+        job: Job[R] = self._begin(function, source, None, options, star=star, is_held=False, checkpoint=opened)
         results: Iterator[R] = stream(
             job,
             self._backend,
@@ -199,6 +206,7 @@ class WorkerPool:
             on_error=on_error,
             n_workers=self.n_workers,
             window=max_in_flight,
+            checkpoint=opened,
         )
         next(results)  # see there
         return results
@@ -216,9 +224,10 @@ class WorkerPool:
         progress: bool | None = None,
         name: str | None = None,
         max_in_flight: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Job[R]:
         """Begin a map and return its :class:`~nbpar.job.Job` at once; see :func:`nbpar.map_async`."""
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight)
+        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
         __tracebackhide__ = True
         job: Job[R] = self._start(function, iterables, options, is_held=True)
         if not job.done():
@@ -318,9 +327,18 @@ class WorkerPool:
     ) -> Job[R]:
         __tracebackhide__ = True
         items = zipped(function, iterables)
-        listed: Any = items if is_sliceable(items) else list(items)
         star = star or len(iterables) > 1
-        return self._begin(function, Listed(listed), len(listed), options, star=star, is_held=is_held)
+        checkpoint = self._open_checkpoint(function, options, star=star, is_streamed=False)
+        try:
+            listed: Any = items if is_sliceable(items) else list(items)
+            if checkpoint is not None:
+                checkpoint.read(listed)
+        except BaseException:
+            if checkpoint is not None:
+                checkpoint.close()
+            raise
+        source = Listed(listed)
+        return self._begin(function, source, len(listed), options, star=star, is_held=is_held, checkpoint=checkpoint)
 
     def _begin(
         self,
@@ -331,6 +349,7 @@ class WorkerPool:
         *,
         star: bool,
         is_held: bool,
+        checkpoint: Checkpoint | None,
     ) -> Job[R]:
         __tracebackhide__ = True
         check_function(function)
@@ -348,12 +367,16 @@ class WorkerPool:
             make_watch=lambda job: _watch(job, options.progress, cell),
         )
         seed = secrets.randbits(64) if options.seed is None else options.seed
-        spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, job)
+        sink, todo = (job, None) if checkpoint is None else checkpoint.attach(job)
+        spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, sink, todo)
         job._recipe, job._pool = Recipe(spec), self
         remember(job, is_held=is_held)
         try:
             is_waited_for = not is_held and n_tasks is not None
-            self._backend.submit(spec, job.until_shown(lambda: let_old_results_go(job)) if is_waited_for else None)
+            if todo == []:  # the checkpoint has all of it: no worker is needed
+                sink.ended("done", None)
+            else:
+                self._backend.submit(spec, job.until_shown(lambda: let_old_results_go(job)) if is_waited_for else None)
             let_old_results_go(job)
         except KeyboardInterrupt as interrupt:
             job.interrupt(interrupt)
@@ -361,8 +384,29 @@ class WorkerPool:
             job.cancel()
             if isinstance(error, NbparError):  # it has not begun; else it was broken off, by an alarm for one
                 forget(job)
+                if checkpoint is not None:
+                    checkpoint.close()
             raise
         return job
+
+    def _open_checkpoint(
+        self, function: Callable[..., Any], options: JobOptions, *, star: bool, is_streamed: bool
+    ) -> Checkpoint | None:
+        __tracebackhide__ = True
+        if options.checkpoint is None:
+            return None
+        self._check_open()
+        from nbpar.resume import open_checkpoint
+
+        return open_checkpoint(
+            os.fspath(options.checkpoint),
+            function,
+            name_of(function).strip("<>"),
+            star=star,
+            seed=options.seed,
+            worker_init=self._options.worker_init,
+            is_streamed=is_streamed,
+        )
 
     def _check_open(self) -> None:
         if os.getpid() != self._owner_pid:

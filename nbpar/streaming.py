@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nbpar.backends.base import Backend, Streamed
 from nbpar.job import Job, as_raised
 from nbpar.options import OnError
+
+if TYPE_CHECKING:
+    from nbpar.resume import Checkpoint
 
 __all__ = ["stream"]
 
@@ -32,6 +35,7 @@ def stream(
     on_error: OnError,
     n_workers: int,
     window: int | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[R]:
     """Give out a job's results while its items are read.
 
@@ -39,13 +43,17 @@ def stream(
     ----------
     window : int, optional
         Items read and not given out yet, at most; by default four chunks for each worker.
+    checkpoint : Checkpoint, optional
+        May have results of items already.
 
     Yields
     ------
     object
         Results, in order of the items if `ordered`, else as they come.
     """
-    reader = _Reader(job, backend, items, source, ordered=ordered, n_workers=n_workers, window=window)
+    reader = _Reader(
+        job, backend, items, source, ordered=ordered, n_workers=n_workers, window=window, checkpoint=checkpoint
+    )
     n_out = 0
     try:
         yield cast("R", None)  # taken by the pool: from here on `finally` runs, also if no result is ever asked for
@@ -66,6 +74,9 @@ def stream(
         job.interrupt(interrupt)
     finally:
         job.is_taken = True
+        if checkpoint is not None:
+            checkpoint.end_input()
+            checkpoint.close_reader()
         # Not waited for: a generator that is dropped may be closed by any thread, the dispatcher's own included.
         job.cancel()
 
@@ -83,6 +94,7 @@ class _Reader:
         ordered: bool,
         n_workers: int,
         window: int | None,
+        checkpoint: Checkpoint | None,
     ) -> None:
         self._job = job
         self._backend = backend
@@ -91,6 +103,8 @@ class _Reader:
         self._ordered = ordered
         self._n_workers = n_workers
         self._window = window
+        self._checkpoint = checkpoint
+        self._n_looked_up = 0
         self._closed = False
         self._error: Exception | None = None
 
@@ -130,4 +144,16 @@ class _Reader:
         self._feed()
 
     def _feed(self) -> None:
-        self._backend.feed(self._job.id, self._source.n_added, closed=self._closed)
+        todo = None if self._checkpoint is None else self._look_up(self._checkpoint)
+        self._backend.feed(self._job.id, self._source.n_added, closed=self._closed, todo=todo)
+
+    def _look_up(self, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+        """Give out what the checkpoint has of the items that were read; the others are to be done."""
+        first, self._n_looked_up = self._n_looked_up, self._source.n_added
+        known, todo = checkpoint.look_up(self._source.take(first, self._n_looked_up))
+        checkpoint.restore(known)
+        for start, values in known:
+            self._source.drop(start, start + len(values))
+        if self._closed:
+            checkpoint.end_input()
+        return todo

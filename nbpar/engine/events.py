@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 __all__ = [
+    "NO_WORKER",
     "ChunkDone",
     "Failure",
     "Lane",
@@ -89,6 +90,10 @@ class Restored(NamedTuple):
     """So many results of a job did not have to be computed: its checkpoint had them."""
 
     n_tasks: int
+
+
+NO_WORKER = -1
+"""The `worker_id` of a line of nbpar's own."""
 
 
 @dataclass(frozen=True, slots=True)

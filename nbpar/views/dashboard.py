@@ -39,6 +39,8 @@ class Dashboard:
         False: static HTML, refreshed, even where anywidget is installed.
     """
 
+    shows_notes = True  # so they need not be written out
+
     def __init__(self, cell: Cell, controls: Controls | None, *, live: bool = True) -> None:
         self._cell = cell
         self._live = live

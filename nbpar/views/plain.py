@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import IO
 
-from nbpar.engine.events import OutputLine, Snapshot
+from nbpar.engine.events import NO_WORKER, OutputLine, Snapshot
 from nbpar.views.cell import Cell
 
 __all__ = ["PlainOutput", "label", "write_lines"]
@@ -23,6 +23,8 @@ def label(line: OutputLine) -> str:
     >>> label(OutputLine(worker_id=1, index=None, stream="stderr", text="ready"))
     '[worker 1] ready'
     """
+    if line.worker_id == NO_WORKER:
+        return f"nbpar: {line.text}"
     item = "" if line.index is None else f" · item {line.index}"
     return f"[worker {line.worker_id}{item}] {line.text}"
 

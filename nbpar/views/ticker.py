@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from nbpar.engine.events import OutputLine, Snapshot, View
+from nbpar.engine.events import NO_WORKER, OutputLine, Snapshot, View
 
 __all__ = ["Ticker", "Watch", "watch"]
 
@@ -35,6 +35,7 @@ class Watch:
         # Held while the view is called: the ticker's thread and the one that ends the job never draw at once.
         self._lock = threading.RLock()
         self._opened = False
+        self._n_said = 0  # notes that were read out, or are shown by the view
         self._over = False  # closed or dropped
         self._finishing = False
 
@@ -84,11 +85,21 @@ class Watch:
         elif snapshot.elapsed_s >= OPEN_AFTER_S:
             self._opened = True
             self._view.open(snapshot)
+        if self._opened:
+            self._say(snapshot)
 
     def _draw_end(self) -> None:
         self._write()
+        snapshot = self._snapshot()
+        self._say(snapshot)
         if self._opened:
-            self._view.close(self._snapshot())
+            self._view.close(snapshot)
+
+    def _say(self, snapshot: Snapshot) -> None:
+        """Write out what has to be read, where the view does not show it."""
+        new, self._n_said = snapshot.aloud[self._n_said :], len(snapshot.aloud)
+        if new and not (self._opened and getattr(self._view, "shows_notes", False)):
+            self._view.write([OutputLine(NO_WORKER, None, "stderr", text) for text in new])
 
     def _write(self) -> None:
         lines = self._lines()
