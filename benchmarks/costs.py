@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def collect(figures: Mapping[str, Figures], peers: Sequence[str], *, n_workers: 
                     entries.setdefault(name, []).append(row.variant)
         if not entries:
             continue
+        begin_s = time.perf_counter()
         order = {"peer": peer, "n_workers": n_workers, "is_quick": is_quick, "entries": entries}
         with tempfile.TemporaryDirectory() as folder:
             answers = Path(folder, "costs.jsonl")
@@ -61,6 +63,7 @@ def collect(figures: Mapping[str, Figures], peers: Sequence[str], *, n_workers: 
                     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
                     problems[peer] = f"CPU and memory: exit code {done.returncode}: {lines[-1][:160]}"
             _read(answers, peer, figures)
+        print(f"    {peer:20} {time.perf_counter() - begin_s:.1f} s", flush=True)
     return problems
 
 

@@ -29,7 +29,7 @@ def write(results: Results, path: Path) -> bool:
     from matplotlib import pyplot as plt
 
     mpl.rcParams["svg.hashsalt"] = "nbpar"  # the same figures give the same file
-    figure, axes = plt.subplots(figsize=(11, 1.2 + 0.42 * len(lines)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.4 * len(lines)), layout="constrained")
     seen: dict[str, Any] = {}
     for height, line in enumerate(lines):
         for row in line.rows:
@@ -46,16 +46,13 @@ def write(results: Results, path: Path) -> bool:
                 axes.plot(target.ratio, height, marker=3, color="0.5", markersize=8)  # a tick below the line
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(lines)), [line.title for line in lines], fontsize=8)
+    axes.set_yticks(range(len(lines)), [line.title.replace("`", "") for line in lines], fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_xlabel(
-        "peer's time / nbpar's time: to the right of 1, nbpar is faster; grey ticks: asked against the best peer"
-    )
-    axes.legend(
-        seen.values(), seen.keys(), loc="upper center", bbox_to_anchor=(0.3, 1.12), ncols=len(seen), frameon=False
-    )
+    axes.set_xlabel("peer's time / nbpar's time; grey ticks: asked against the best peer")
+    axes.set_title("to the right of the line nbpar is faster", fontsize=9, loc="right")
+    figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=5, frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
     return True

@@ -72,7 +72,7 @@ class Results:
 def verdict_lines(results: Results) -> list[str]:
     """The table "asked and measured"."""
     rows = [[title, verdict.asked, verdict.measured, _word(verdict)] for title, verdict in results.verdicts()]
-    return markdown_table(["workload", "asked", "measured", ""], rows)
+    return markdown_table(["workload", "asked", "measured", ""], rows, n_texts=4)
 
 
 def _word(verdict: Verdict) -> str:
@@ -116,11 +116,12 @@ def _setting(results: Results) -> list[str]:
         except metadata.PackageNotFoundError:
             continue
     memory_gb = psutil.virtual_memory().total / 1e9
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
     today = dt.datetime.now(dt.UTC).date().isoformat()
     return [
         (
             f"`make bench` on {today}, {results.spent_s / 60:.0f} minutes: {results.n_workers} workers each, on "
-            f"{_processor()} ({os.cpu_count()} CPUs), {memory_gb:.0f} GB, {platform.system()} {platform.release()}, "
+            f"{_processor()} ({os.cpu_count()} CPUs), {memory_gb:.0f} GB, {system}, "
             f"Python {platform.python_version()}; {', '.join(versions)}."
         )
     ]

@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for names in _stages(chosen.peers):
         _run_stage(names, results)
     if not chosen.no_costs:
-        costs_begin_s = time.perf_counter()
+        print("=== CPU and memory, each library in a process of its own", flush=True)
         problems = collect(results.figures, chosen.peers, n_workers=n_workers, is_quick=chosen.quick)
-        print(f"{_clock(costs_begin_s)} CPU and memory, each library in a process of its own", flush=True)
         results.remarks.update(problems)
     for study in STUDIES:
         if study.name in chosen.only:

@@ -35,13 +35,13 @@ class Study(ABC):
         """Measure with those of `peers` that take part."""
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table whose first column is text and whose others are figures.
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int = 1) -> list[str]:
+    """A table whose first columns are text and whose others are figures.
 
     Examples
     --------
     >>> markdown_table(["library", "ms"], [["Pool", "3.1"]])
     ['| library | ms |', '|---|---:|', '| Pool | 3.1 |']
     """
-    rule = "|---|" + "---:|" * (len(head) - 1)
+    rule = "|" + "---|" * n_texts + "---:|" * (len(head) - n_texts)
     return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]

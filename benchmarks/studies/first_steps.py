@@ -17,7 +17,7 @@ from benchmarks.targets import Verdict
 
 __all__ = ["FirstSteps"]
 
-N_RUNS = 7
+N_RUNS = 5
 IMPORT_LIMIT_S = 0.06
 
 _TIMED = """

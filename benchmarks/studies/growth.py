@@ -181,7 +181,7 @@ class GrowthOfWorkers(_Growth):
             starts[peer], rounds[peer] = {}, {}
             for size in sizes:
                 start_s = self._measure(opener, size, starts[peer], rounds[peer])
-                if start_s is None or 2 * start_s > LONGEST_S:
+                if start_s is None or start_s > LONGEST_S:
                     break
         of_starts, of_rounds = self.section(starts, sizes), self.section(rounds, sizes)
         lines = ["Start of a pool and a first nap on every worker:", "", *of_starts.lines, ""]

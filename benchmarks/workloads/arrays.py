@@ -49,7 +49,7 @@ class ArraysIn(MapWorkload):
     about = "Every call gets new arrays, as a loop over data does."
     targets = (AtLeast(4), AtLeast(8, ("mpire", "Pool", "ProcessPoolExecutor")))
     is_fresh = True
-    budget_s = 16.0
+    budget_s = 13.0
 
     def function(self) -> Callable[[Any], Any]:
         """One pass."""
@@ -71,7 +71,7 @@ class ArraysInAndOut(ArraysIn):
     name = "arrays-in-out"
     title = "100 fresh arrays of 2 MB in, arrays of 2 MB out"
     targets = (AtLeast(7), AtLeast(1.0, ("serial",)))
-    budget_s = 19.0
+    budget_s = 15.0
 
     def function(self) -> Callable[[Any], Any]:
         """``array + 1``."""
@@ -95,7 +95,7 @@ class ArraysOut(MapWorkload):
         "ones is new as well."
     )
     targets = (AtLeast(2),)
-    budget_s = 16.0
+    budget_s = 13.0
 
     def function(self) -> Callable[[Any], Any]:
         """``np.arange``."""

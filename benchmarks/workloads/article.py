@@ -36,7 +36,7 @@ class ArticleManyPasses(MapWorkload):
     )
     targets: ClassVar[tuple[Target, ...]] = (AtLeast(1.8, ("serial",)), AtLeast(2.2, ("process_map",)))
     peers = LOCAL
-    budget_s = 19.0
+    budget_s = 14.0
     keeps_variants = True
 
     def function(self) -> Callable[[Any], Any]:
@@ -75,7 +75,7 @@ class ArticleOnePass(ArticleManyPasses):
     name = "article-once"
     title = "The article's workload with a single pass (transport-bound)"
     targets = (AtLeast(10, ("process_map",)),)
-    budget_s = 15.0
+    budget_s = 10.0
 
     def function(self) -> Callable[[Any], Any]:
         """Mean and standard deviation."""

@@ -59,7 +59,7 @@ class SharedTable(Workload):
         "first": Metric("first call, ms", 1e3),
         "second": Metric("second call, ms", 1e3),
     }
-    budget_s = 22.0
+    budget_s = 16.0
     keeps_variants = True
 
     @contextmanager

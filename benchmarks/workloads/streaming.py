@@ -52,7 +52,7 @@ class SlowConsumer(Workload):
     )
     peers = ("Pool", "ProcessPoolExecutor", "mpire", "loky", "joblib", "nbpar")
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "ahead": Metric("items read ahead, most"),
+        "ahead": Metric("items read ahead, most", has_ratio=False),
         "chunks": Metric("chunks per worker", has_ratio=False),
         "added": Metric("added, MB", 1e-6, has_ratio=False),
         "growth": Metric("growth, MB", 1e-6, has_ratio=False),

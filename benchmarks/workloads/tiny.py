@@ -41,7 +41,7 @@ class MillionFromList(_Tiny):
     title = "1,000,000 trivial tasks from a list"
     about = "Best-tuned: each peer with its default chunks where that is bearable, and with 16 chunks."
     targets = (AtLeast(1.4), AtLeast(50, ("mpire",)))
-    budget_s = 15.0
+    budget_s = 12.0
 
 
 class MillionFromRange(_Tiny):
@@ -52,7 +52,7 @@ class MillionFromRange(_Tiny):
     about = "mpire takes as long as from a list, and process_map as long as ProcessPoolExecutor: they are left out."
     targets = (AtLeast(2.2), AtLeast(1.0, ("serial",)))
     peers = tuple(name for name in EVERYBODY if name not in ("mpire", "process_map"))
-    budget_s = 11.0
+    budget_s = 9.0
 
     def items(self) -> Sequence[Any]:
         """Numbers, as a range."""
