@@ -1,13 +1,15 @@
-"""Reducers for numpy's arrays where its own would copy them into the pickle, at a tenth of the speed.
+"""Reducers for numpy's arrays where its own would copy them into the pickle, at a tenth of the speed; for memoryviews.
 
 numpy hands a buffer over only for a plain contiguous array of numbers. Here others go beside the pickle, too: arrays
 with gaps (by one copy, in the order in which they lie in memory, so that a task finds the same layout), of dates,
-subclasses that leave pickling to numpy, and masked arrays. Used by :mod:`nbpar.wire.special`, where numpy is not
-imported for it; the ``make_*`` functions are named inside pickles.
+subclasses that leave pickling to numpy, and masked arrays. A memoryview arrives as one. Used by
+:mod:`nbpar.wire.special`, where numpy is not imported for it; the ``make_*`` functions are named inside pickles.
 """
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,9 @@ LARGE_BYTES = 64 << 10
 
 
 def reducer_of_array(kind: type) -> Callable[[Any, Any], Any] | None:
-    """How objects of a type of array are reduced; None for all other types, and for arrays with a way of their own."""
+    """How arrays of a type, or memoryviews, are reduced; None for others, and for arrays with a way of their own."""
+    if kind is memoryview:
+        return _reduce_view
     numpy: Any = sys.modules.get("numpy")
     array = getattr(numpy, "ndarray", None)  # numpy may be on its way in, in another thread
     if array is None or not issubclass(kind, array):
@@ -104,3 +108,42 @@ def make_masked(kind: Any, data: Any, mask: Any, fill_value: Any) -> Any:
     array = kind(data, mask=mask)
     array.fill_value = fill_value
     return array
+
+
+# --- memoryviews ------------------------------------------------------------------------------------------------------
+
+_FORMATS_OF_CAST = frozenset("cbB?hHiIlLqQnNfdP")
+
+
+def _reduce_view(_pickler: object, view: memoryview) -> Any:
+    if view.format not in _FORMATS_OF_CAST or (view.nbytes == 0 and view.ndim != 1):
+        return _reduce_view_by_numpy(view)
+    data: Any = view
+    if not view.c_contiguous:
+        data = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    return make_view, (pickle.PickleBuffer(data), view.format, view.shape)
+
+
+def make_view(data: Any, view_format: Any, shape: tuple[int, ...]) -> memoryview:
+    """A memoryview around its bytes."""
+    flat = memoryview(data).cast("B")
+    return flat.cast(view_format) if len(shape) == 1 else flat.cast(view_format, shape)
+
+
+def _reduce_view_by_numpy(view: memoryview) -> Any:
+    # memoryview.cast() makes neither an empty one of several axes nor a format of several characters.
+    numpy: Any = sys.modules.get("numpy")
+    if hasattr(numpy, "ascontiguousarray"):  # numpy may be on its way in, in another thread
+        with contextlib.suppress(ValueError):  # it does not know the format either
+            array = numpy.ascontiguousarray(view).reshape(view.shape)
+            if memoryview(array).format == view.format:
+                return make_view_of_array, (array, view.readonly)
+    raise pickle.PicklingError(
+        f"a memoryview of format {view.format!r} cannot be made again there; send the object it is a view of"
+    )
+
+
+def make_view_of_array(array: Any, readonly: bool) -> memoryview:
+    """A memoryview of an array."""
+    view = memoryview(array)
+    return view.toreadonly() if readonly else view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 import nbpar
-from nbpar.errors import TaskError, WorkerDiedError
+from nbpar.errors import SerializationError, TaskError, WorkerDiedError
 from tests.backends.arrays import (
     EDGES,
     FRAMES,
@@ -244,6 +245,45 @@ def test_buffers_are_bytes_when_a_class_sends_them_by_itself(
     assert bytes(got.data) == (data if readonly else data[:-1] + b"\t"[: len(data)])
     assert bytes(packet.data) == data
     assert list(memoryview(got.data)[:2]) == list(bytes(got.data)[:2]), "it has no usable format"
+
+
+@only("forkserver")
+@pytest.mark.parametrize("n", [0, 3, 100_000])
+@pytest.mark.parametrize("serializer", ["auto", "dill"])
+def test_memoryview_is_the_same_when_it_has_travelled(make_pool: MakePool, n: int, serializer: Any) -> None:
+    pool = make_pool(n_workers=1, serializer=serializer)
+    square = np.arange(4 * n, dtype=float).reshape(4, n)
+    frozen = square.copy()
+    frozen.flags.writeable = False
+    objects: list[Any] = [b"x" * n, bytearray(n), array.array("i", range(n)), square, square.T, frozen, frozen.T]
+    objects += [square[:, ::2], square[0, ::3], square + 1j, np.zeros(n, ">i4"), np.zeros(n, [("a", "i4")])]
+    objects += [np.array(2.5), np.full(n, "text", object)]
+    sent = [*(memoryview(one) for one in objects), memoryview(bytes(n))[::-2]]
+
+    def about(one: Any) -> tuple[Any, ...]:
+        content = np.asarray(one).tolist() if one.format == "O" else one.tobytes()
+        return type(one).__name__, one.format, one.shape, one.readonly, content
+
+    expected = [about(one) for one in sent]
+    got: Any = pool.map(lambda one: (about(one), one), sent)
+    assert [one for one, _ in got] == expected
+    assert [about(one) for _, one in got] == expected
+    assert all(one.c_contiguous for _, one in got)
+    if n:
+        view = got[3][1]
+        view[0, 1] = -1.0
+        assert (view[0, 1], view[3, n - 1], square[0, 1]) == (-1, 4 * n - 1, 1)
+
+
+@only("forkserver")
+def test_error_names_the_format_when_a_memoryview_cannot_travel(pool: Pool) -> None:
+    pointers = (ctypes.c_char_p * 3)(b"a", b"b", b"c")
+    with pytest.raises(SerializationError, match=r"format '<z'.*send the object"):
+        pool.map(len, [memoryview(pointers)])
+    numbers = (ctypes.c_int * 3)(1, 2, 3)
+    assert pool.map(lambda one: (one.format, one.tolist()), [memoryview(numbers).cast("B").cast("i")]) == [
+        ("i", [1, 2, 3])
+    ]
 
 
 @examples(30)
