@@ -387,7 +387,8 @@ def test_handle_in_a_worker_says_so_when_it_was_kept_for_too_long(pool: Pool) ->
         return int(held[0].value[3])
 
     def use(_: int) -> list[int]:
-        return [int(one.value[3]) for one in sys.__dict__.get("kept_handles", ())]
+        kept: Any = sys.__dict__.get("kept_handles", [])
+        return [int(one.value[3]) for one in kept]
 
     let_go = [[nbpar.share(np.arange(100_000))]]
     assert pool.map(keep_copies, let_go * 4, chunk_size=1) == [3] * 4
