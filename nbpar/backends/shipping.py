@@ -217,6 +217,8 @@ class Shipper:
         """Send a shared object or the buffers of a function; False when there is no descriptor left to do it with."""
         segment = shared.segment(shared_id)
         if segment is not None and shared_id not in self._shared_ids:
+            for one in segment.held:  # they would be missing there when the object is rebuilt
+                self._send_shared(one.shared_id)
             self._send_definitions(segment.definitions)
             numbers = (shared_id, segment.size_bytes, 0, 0, 0)
             try:

@@ -45,12 +45,13 @@ class Segment:
     size_bytes: int
     layout: bytes
     definitions: tuple[Definition, ...]
+    held: tuple[Shared[Any] | AttachedShared, ...]  # handles inside the object: alive as long as this
 
 
 _ids = itertools.count(1)
 _handles: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()  # of this process, by id
 _segments: dict[int, Segment] = {}  # alive in this process; ends with the Shared handle by its finalizer
-_lock = threading.Lock()  # guards building a value only once
+_lock = threading.RLock()  # guards building a value only once; a __setstate__ may ask for the value of another
 
 
 class Shared(Generic[T]):
@@ -72,7 +73,8 @@ class Shared(Generic[T]):
             encoded = Codec().encode(obj)
         except CannotPickle as error:
             raise SerializationError(f"share() needs an object that can be pickled: {error}") from error
-        self._segment = _fill_segment("nbpar-shared", encoded.payload, encoded.buffers, encoded.definitions)
+        held = tuple(one for shared_id in encoded.shared_ids if (one := handle(shared_id)) is not None)
+        self._segment = _fill_segment("nbpar-shared", encoded.payload, encoded.buffers, encoded.definitions, held)
         self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
         _handles[self.shared_id] = self
         weakref.finalize(self, _release, self._segment)
@@ -162,7 +164,7 @@ class SharedBuffers:
     """
 
     def __init__(self, buffers: Sequence[memoryview]) -> None:
-        self._segment = _fill_segment("nbpar-function", b"", buffers, ())
+        self._segment = _fill_segment("nbpar-function", b"", buffers)
         self.shared_id, self.size_bytes = self._segment.shared_id, self._segment.size_bytes
         weakref.finalize(self, _release, self._segment)
         self._views: list[memoryview] = []
@@ -183,7 +185,11 @@ class SharedBuffers:
 
 
 def _fill_segment(
-    label: str, payload: bytes, buffers: Sequence[memoryview], definitions: tuple[Definition, ...]
+    label: str,
+    payload: bytes,
+    buffers: Sequence[memoryview],
+    definitions: tuple[Definition, ...] = (),
+    held: tuple[Shared[Any] | AttachedShared, ...] = (),
 ) -> Segment:
     places = []
     end = len(payload)
@@ -201,7 +207,8 @@ def _fill_segment(
         os.close(fd)
         raise
     shared_id = os.getpid() << 32 | next(_ids)  # a worker's own objects must not be taken for the kernel's
-    segment = Segment(shared_id, fd, size_bytes, pickle.dumps((len(payload), places)), definitions)
+    layout = pickle.dumps((len(payload), places))
+    segment = Segment(shared_id, fd, size_bytes, layout, definitions, held)
     _segments[shared_id] = segment
     return segment
 
@@ -229,9 +236,9 @@ def segment(shared_id: int) -> Segment | None:
     return _segments.get(shared_id)
 
 
-def handle(shared_id: int) -> Shared[Any] | None:
-    """The kernel's handle for an id; None once it was dropped."""
-    return _handles.get(shared_id)
+def handle(shared_id: int) -> Shared[Any] | AttachedShared | None:
+    """The handle for an id in this process; None once it was dropped."""
+    return _handles.get(shared_id) or _attached.get(shared_id)
 
 
 # --- the worker's side ------------------------------------------------------------------------------------------------

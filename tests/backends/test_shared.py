@@ -207,6 +207,46 @@ def test_only_its_task_fails_when_a_shared_object_cannot_be_rebuilt(pool: Pool, 
     assert pool.pids() == pids
 
 
+@only(*PROCESSES)
+def test_shared_object_may_hold_others(pool: Pool) -> None:
+    class Lookup:
+        def __init__(self, table: Any) -> None:
+            self.table, self.more = table, np.ones(70_000)
+
+        def __setstate__(self, state: Any) -> None:
+            self.__dict__ = {**state, "last": int(state["table"].value[-1])}
+
+    inner = nbpar.share(np.arange(100_000))
+    outer = nbpar.share([nbpar.share({"inner": inner}), Lookup(inner)])
+    del inner
+    gc.collect()
+
+    def look(one: Any) -> tuple[int, int, bool]:
+        found = one[0].value["inner"]
+        return int(found.value[4]), one[1].last, found is one[1].table
+
+    assert look(outer.value) == (4, 99_999, True)
+    assert pool.map(look, [outer] * 4, chunk_size=1) == [(4, 99_999, True)] * 4
+    assert pool.map(lambda _: look(outer.value), range(4)) == [(4, 99_999, True)] * 4
+    (got,) = pool.map(lambda one: one[0], [outer])
+    assert got is outer.value[0]
+
+
+@only("forkserver")
+def test_all_go_when_a_shared_object_that_holds_others_is_dropped(pool: Pool) -> None:
+    def n_open() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    pool.map(abs, range(4), chunk_size=1)
+    before = n_open()
+    outer = nbpar.share([nbpar.share(np.full(20_000, i)) for i in range(5)])
+    assert pool.submit(lambda one: [int(part.value[0]) for part in one], outer).result() == list(range(5))
+    del outer
+    pool.map(abs, range(4), chunk_size=1)
+    gc.collect()
+    assert n_open() <= before
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -368,7 +408,7 @@ def test_tasks_find_it_when_it_is_in_a_global_an_attribute_or_a_default(pool: Po
 
 def test_copy_of_a_handle_is_the_handle() -> None:
     big = nbpar.share(np.arange(100_000))
-    config = copy.deepcopy({"table": big, "n": 3})
+    config: Any = copy.deepcopy({"table": big, "n": 3})
     shallow = copy.copy(big)
     del big
     gc.collect()
