@@ -40,6 +40,7 @@ from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.errors import SerializationError
 from nbpar.options import PoolOptions
+from nbpar.wire import shared
 from nbpar.wire.board import Slot, make_board
 from nbpar.wire.channel import Channel, ChannelClosedError, Message, channel_pair
 from nbpar.wire.codec import CannotPickle, Codec
@@ -82,6 +83,7 @@ class ProcessWorkers:
         self._options = options
         self._context = get_context(options.start_method)
         self._codec = Codec("dill" if options.serializer == "dill" else "auto")
+        self._hook_handles: dict[int, Any] = {}  # shared objects that the hooks refer to, by id; until the pool ends
         self._hooks = tuple(
             None if hook is None else self._encode_hook(name, hook)
             for name, hook in (("worker_init", options.worker_init), ("worker_exit", options.worker_exit))
@@ -111,6 +113,7 @@ class ProcessWorkers:
             encoded = self._codec.encode_function(hook)
         except CannotPickle as error:
             raise SerializationError(f"{name} cannot be sent to the workers: {error}") from error
+        self._hook_handles.update((shared_id, shared.handle(shared_id)) for shared_id in encoded.shared_ids)
         return bytes(encoded.payload), [bytes(buffer) for buffer in encoded.buffers]
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -153,6 +156,9 @@ class ProcessWorkers:
         self._selector.register(one.channel, selectors.EVENT_READ, ("channel", one))
         self._selector.register(one.pipe_fd, selectors.EVENT_READ, ("pipe", one))
         self._selector.register(one.sentinel, selectors.EVENT_READ, ("sentinel", one))
+        if self._hook_handles:
+            one.shipper.send_first(self._hook_handles)
+            self._watch_writes(one)
         if self._server_fd is None and self._options.start_method == "forkserver":
             self._server_fd = watch_server()
             if self._server_fd is not None:
@@ -199,6 +205,7 @@ class ProcessWorkers:
             close_fds=close_fds,
             worker_init=self._hooks[0],
             worker_exit=self._hooks[1],
+            awaits_shared=bool(self._hook_handles),
         )
 
     def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
@@ -418,6 +425,7 @@ class ProcessWorkers:
                 self._free(process)
         self._arenas.close()
         self._captured.clear()
+        self._hook_handles.clear()
         self._forget_server()
         if self._outer is not None:
             self._outer.close()

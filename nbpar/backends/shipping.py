@@ -135,6 +135,12 @@ class Shipper:
         self._classes: set[str] = set()
         self._shared_ids: set[int] = set()
 
+    def send_first(self, shared_ids: Iterable[int]) -> None:
+        """Send the shared objects that `worker_init` and `worker_exit` refer to; the worker waits for the last."""
+        for shared_id in shared_ids:
+            self._send_shared(shared_id)
+        self._channel.send(Message(Kind.SHARE))
+
     def send_chunk(self, chunk: Chunk, job: JobSpec, prepared: PreparedJob, *, quick: bool) -> int:
         """Send a chunk, and before it what this worker does not have yet; returns the size of its arguments."""
         if job.job_id not in self._jobs:

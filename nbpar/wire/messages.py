@@ -11,6 +11,7 @@ DEFINE     length of the key, id of buffers or 0 -                      head: ke
                                                                         have been shared under an id
 FORGET     -                                     -                      head: key
 SHARE      id, size in bytes                     -                      head: layout; one descriptor of the memory
+           (id 0: the hooks have all of theirs)
 UNSHARE    id                                    -                      -
 FOLLOW     -                                     -                      head: pickled :class:`Surroundings`
 JOB        job, flags                            -                      head: key of its function; payload: its seed

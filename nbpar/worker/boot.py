@@ -52,6 +52,8 @@ class WorkerSetup:
         Descriptors of the kernel that a forked worker must not keep open.
     worker_init, worker_exit : tuple or None
         Functions by value: payload and buffers.
+    awaits_shared : bool
+        Shared objects that these refer to come before everything else; a SHARE of none ends them.
     """
 
     worker_id: int
@@ -66,6 +68,7 @@ class WorkerSetup:
     close_fds: tuple[int, ...] = ()
     worker_init: tuple[bytes, list[bytes]] | None = None
     worker_exit: tuple[bytes, list[bytes]] | None = None
+    awaits_shared: bool = False
 
 
 def end_with_parent(setup: WorkerSetup) -> None:

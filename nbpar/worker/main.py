@@ -111,6 +111,11 @@ class _Worker:
 
     def serve(self) -> None:
         """Work until STOP."""
+        awaits_shared = self.setup.awaits_shared
+        while awaits_shared:
+            message = self.channel.receive()
+            self._heed(message)
+            awaits_shared = message.kind != Kind.SHARE or message.numbers[0] != 0
         if not self._call_hook(self.setup.worker_init, Kind.NOT_READY):
             return
         self.sender.send(Message(Kind.READY, (os.getpid(), 0, 0, 0, 0), (time.perf_counter(), 0.0)))

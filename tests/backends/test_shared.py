@@ -440,6 +440,28 @@ def test_handle_in_a_worker_says_so_when_it_was_kept_for_too_long(pool: Pool) ->
     assert all(one == [] or "kept in a worker" in str(one) for one in got), got
 
 
+@only(*PROCESSES)
+def test_hooks_have_it_when_they_refer_to_it(make_pool: MakePool, tmp_path: Path) -> None:
+    class Table:
+        def __init__(self) -> None:
+            self.rows, self.inner = np.arange(100_000), nbpar.share(np.full(70_000, 7))
+
+    big = nbpar.share(Table())
+
+    def init() -> None:
+        os.environ["NBPAR_TEST_INIT"] = f"{big.value.rows[5]} {big.value.inner.value[0]}"
+
+    def leave() -> None:
+        (tmp_path / f"left-{os.getpid()}").write_text(f"{big.value.rows[6]}")
+
+    pool = make_pool(worker_init=init, worker_exit=leave)
+    for _ in range(2):
+        assert pool.map(lambda _: os.environ["NBPAR_TEST_INIT"], range(4), chunk_size=1) == ["5 7"] * 4
+        pool.restart()
+    pool.shutdown()
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"6"}
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
