@@ -26,6 +26,7 @@ from nbpar.wire.channel import Channel, Message
 from nbpar.wire.codec import CannotPickle, Codec, Definition, Encoded
 from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind
 from nbpar.wire.names import goes_by_name
+from nbpar.wire.unchanged import State, state_of
 from nbpar.worker.execute import Unusable
 
 __all__ = ["PreparedJob", "Shipper", "prepare_job"]
@@ -84,11 +85,15 @@ def prepare_job(codec: Codec, captured: CapturedBuffers, job: JobSpec) -> Prepar
         When the function cannot travel; it names the object and the path to it.
     """
     __tracebackhide__ = True
+    codec.begin_job()
     return PreparedJob(_prepare_function(codec, captured, job.function), surroundings())
 
 
 _named: weakref.WeakKeyDictionary[Any, PreparedFunction] = weakref.WeakKeyDictionary()
 """Functions that workers import by name: their bytes never change, so they are made once."""
+
+_by_value: dict[int, tuple[State, PreparedFunction]] = {}
+"""Functions that travel by value and refer to nothing that can change unseen, by id; at most `MAX_FUNCTIONS`."""
 
 
 def _prepare_function(codec: Codec, captured: CapturedBuffers, function: Any) -> PreparedFunction:
@@ -96,6 +101,9 @@ def _prepare_function(codec: Codec, captured: CapturedBuffers, function: Any) ->
     is_named = type(function) in _NAMED_TYPES and codec.serializer == "auto" and goes_by_name(function)
     if is_named and (known := _named.get(function)) is not None:
         return known
+    state = None if is_named or codec.serializer != "auto" else state_of(function)
+    if state is not None and (before := _by_value.get(id(function))) is not None and before[0] == state:
+        return before[1]
     try:
         encoded = codec.encode_function(function)
     except CannotPickle as error:
@@ -116,6 +124,10 @@ def _prepare_function(codec: Codec, captured: CapturedBuffers, function: Any) ->
     prepared = PreparedFunction(key, head, encoded, buffers, handles)
     if is_named:
         _named[function] = prepared
+    elif state is not None:
+        if len(_by_value) >= MAX_FUNCTIONS:
+            _by_value.clear()
+        _by_value[id(function)] = state, prepared
     return prepared
 
 

@@ -151,6 +151,10 @@ class Codec:
             return Encoded(pickle.dumps(obj, 5), [])
         return self._encode(obj, name or ("result" if self.in_worker else "args"), whole_classes=False)
 
+    def begin_job(self) -> None:
+        """Make definitions of classes anew: mutable attributes and globals may have changed unseen."""
+        self._definitions = {}
+
     def encode_function(self, function: object) -> Encoded:
         """Encode a function with everything it needs in one blob, classes included.
 
@@ -161,7 +165,7 @@ class Codec:
         CannotPickle
             The function, or something it refers to, cannot travel.
         """
-        self._definitions = {}  # a new job: mutable attributes and globals may have changed unseen
+        self.begin_job()
         return self._encode(function, "function", whole_classes=True)
 
     def _encode(self, obj: object, name: str, *, whole_classes: bool) -> Encoded:

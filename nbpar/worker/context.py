@@ -200,6 +200,8 @@ class PerWorker(Generic[T]):
         Called without arguments, once in each worker that asks.
     """
 
+    __fixed_parts__ = ("_factory", "_key")  # see nbpar.wire.unchanged
+
     def __init__(self, factory: Callable[[], T]) -> None:
         self._factory = factory
         self._key = uuid.uuid4().hex
