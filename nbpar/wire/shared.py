@@ -8,7 +8,8 @@ the kernel is dropped and the workers have let go.
 :class:`SharedBuffers` takes the same road without the pickle, for the large buffers of a function.
 
 :class:`Shared`, :class:`SharedBuffers` and `segment` are the kernel's side (:mod:`nbpar.backends.shipping` sends
-descriptors to workers); `attach`, `detach`, `map_buffers` and `unwrap` are the worker's.
+descriptors to workers); `attach`, `detach`, `map_buffers` and `unwrap` are the worker's. A worker whose task makes a
+pool is a kernel to that pool, and passes on what it was given.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _ALIGNMENT = 64  # a cache line, and enough for every numpy dtype
 
 @dataclass(slots=True)
 class Segment:
-    """The memory behind one shared object, in the kernel."""
+    """The memory behind one shared object, in the kernel, or in a worker that has workers of its own."""
 
     shared_id: int
     fd: int
@@ -50,8 +51,9 @@ class Segment:
 
 _ids = itertools.count(1)
 _handles: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()  # of this process, by id
-_segments: dict[int, Segment] = {}  # alive in this process; ends with the Shared handle by its finalizer
-_lock = threading.RLock()  # guards building a value only once; a __setstate__ may ask for the value of another
+_segments: dict[int, Segment] = {}  # alive in this process; ends with its handle by the finalizer
+# Guards building a value only once (a __setstate__ may ask for the value of another), and a worker's descriptors.
+_lock = threading.RLock()
 
 
 class Shared(Generic[T]):
@@ -113,6 +115,7 @@ class AttachedShared:
         self._fd = fd
         self._layout = layout
         self._value: list[Any] = []
+        self._segment: Segment | None = None
 
     def __copy__(self) -> AttachedShared:
         return self
@@ -145,8 +148,27 @@ class AttachedShared:
     def close(self) -> None:
         """Let go of the memory; the mapping lives as long as arrays in it do."""
         self._value.clear()  # a closure with this handle may live on until the garbage collector comes
-        fd, self._fd = self._fd, -1  # the number will be another file's
+        with _lock:
+            fd, self._fd = self._fd, -1  # the number will be another file's
         os.close(fd)
+
+    def segment(self) -> Segment | None:
+        """The memory, for pools that a task makes: with a descriptor of its own, that lives as long as this handle.
+
+        None where the kernel has let the object go before, or no descriptor is free.
+        """
+        with _lock:
+            if self._segment is None and self._fd >= 0:
+                definitions, held_ids = pickle.loads(pickle.loads(self._layout)[2])
+                held = tuple(one for shared_id in held_ids if (one := handle(shared_id)) is not None)
+                try:
+                    fd = os.dup(self._fd)
+                except OSError:
+                    return None
+                self._segment = Segment(self.shared_id, fd, self.size_bytes, self._layout, definitions, held)
+                _segments[self.shared_id] = self._segment
+                weakref.finalize(self, _release, self._segment)
+            return self._segment
 
 
 class SharedBuffers:
@@ -207,7 +229,8 @@ def _fill_segment(
         os.close(fd)
         raise
     shared_id = os.getpid() << 32 | next(_ids)  # a worker's own objects must not be taken for the kernel's
-    layout = pickle.dumps((len(payload), places))
+    needs = pickle.dumps((definitions, tuple(one.shared_id for one in held)))  # for a worker that passes it on
+    layout = pickle.dumps((len(payload), places, needs))
     segment = Segment(shared_id, fd, size_bytes, layout, definitions, held)
     _segments[shared_id] = segment
     return segment
@@ -215,7 +238,7 @@ def _fill_segment(
 
 def _map(fd: int, size_bytes: int, layout: bytes) -> list[memoryview]:
     """The payload and the buffers, mapped copy-on-write."""
-    n_payload, places = pickle.loads(layout)
+    n_payload, places, _ = pickle.loads(layout)
     # The mmap object is the exporter: numpy keeps it alive through the memoryviews cut from it.
     memory = memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
     return [memory[:n_payload], *[memory[start : start + length] for start, length in places]]
@@ -232,8 +255,10 @@ def _release(segment: Segment) -> None:
 
 
 def segment(shared_id: int) -> Segment | None:
-    """The kernel's memory for an id; None once it was released."""
-    return _segments.get(shared_id)
+    """The memory for an id, to be sent to a worker; None once it was released."""
+    if (found := _segments.get(shared_id)) is None and (attached := _attached.get(shared_id)) is not None:
+        return attached.segment()
+    return found
 
 
 def handle(shared_id: int) -> Shared[Any] | AttachedShared | None:

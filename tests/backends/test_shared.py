@@ -441,6 +441,47 @@ def test_handle_in_a_worker_says_so_when_it_was_kept_for_too_long(pool: Pool) ->
 
 
 @only(*PROCESSES)
+@pytest.mark.parametrize("inner_method", ["forkserver", "fork", "threads"])
+def test_handle_works_in_a_pool_that_a_task_makes(pool: Pool, inner_method: Any) -> None:
+    class Table:
+        def __init__(self) -> None:
+            self.rows, self.more = np.arange(100_000), nbpar.share({"x": np.full(70_000, 7)})
+
+    big = nbpar.share(Table())
+
+    def outer(i: int) -> tuple[list[int], bool]:
+        def init() -> None:
+            assert big.value.rows[9] == 9
+
+        with Pool(n_workers=1, start_method=inner_method, worker_init=init) as inner:
+            got = inner.map(lambda one: int(one.rows[i]), [big] * 2)
+            got += inner.map(lambda i: int(big.value.rows[i]), [i])
+            got += inner.map(lambda one: int(one.more.value["x"][i]), [big])
+            (back,) = inner.map(lambda _: big, [0])
+        return got, back is big
+
+    assert pool.map(outer, [5, 6], chunk_size=1) == [([5, 5, 5, 7], True), ([6, 6, 6, 7], True)]
+
+
+@only("forkserver")
+def test_descriptors_do_not_add_up_when_tasks_pass_handles_on(make_pool: MakePool) -> None:
+    pool = make_pool(n_workers=1)
+
+    def task(one: Any) -> tuple[int, int]:
+        with Pool(n_workers=1, start_method="forkserver") as inner:
+            got = inner.map(lambda part: int(part[0]), one)[0]
+        gc.collect()
+        return got, len(list(Path("/proc/self/fd").iterdir()))
+
+    counts = []
+    for i in range(6):
+        got, n_open = pool.submit(task, [nbpar.share(np.full(20_000, i))]).result()
+        assert got == i
+        counts.append(n_open)
+    assert counts[-1] <= counts[2], counts
+
+
+@only(*PROCESSES)
 def test_hooks_have_it_when_they_refer_to_it(make_pool: MakePool, tmp_path: Path) -> None:
     class Table:
         def __init__(self) -> None:
