@@ -56,6 +56,15 @@ _segments: dict[int, Segment] = {}  # alive in this process; ends with its handl
 _lock = threading.RLock()
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that is not there in the child may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 class Shared(Generic[T]):
     """A handle on an object in shared memory; made by `nbpar.share`.
 
