@@ -203,6 +203,6 @@ def test_workers_start_when_the_folder_has_a_module_by_a_name_of_pythons(method:
         f"import nbpar\nwith nbpar.WorkerPool(n_workers=1, start_method={method!r}) as pool: print(pool.map(abs, [-1]))"
     )
     (scripts / "go.py").write_text(code)
-    command = [sys.executable, scripts / "go.py"]
+    command = [sys.executable, str(scripts / "go.py")]
     got = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=30, check=False)
     assert (got.stdout, got.returncode) == ("[1]\n", 0), got.stderr

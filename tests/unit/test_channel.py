@@ -28,6 +28,10 @@ def pair() -> Iterator[Pair]:
     worker.close()
 
 
+def as_view(buffer: Any) -> memoryview:
+    return memoryview(buffer).cast("B")
+
+
 def same(a: Message, b: Message) -> bool:
     def plain(one: Message) -> Any:
         return (
@@ -36,7 +40,7 @@ def same(a: Message, b: Message) -> bool:
             one.times,
             bytes(one.head),
             bytes(one.payload),
-            [bytes(memoryview(buffer).cast("B")) for buffer in one.buffers],
+            [as_view(buffer).tobytes() for buffer in one.buffers],
         )
 
     return bool(plain(a) == plain(b))
@@ -240,4 +244,4 @@ def test_buffers_need_not_be_bytes_when_sent(pair: Pair) -> None:
 def test_received_buffers_are_writable_when_they_carry_arrays(pair: Pair) -> None:
     kernel, worker = pair
     kernel.send(Message(1, buffers=[b"abc"]))
-    memoryview(worker.receive().buffers[0])[0] = 0
+    as_view(worker.receive().buffers[0])[0] = 0
