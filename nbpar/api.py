@@ -213,6 +213,10 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
         What the dashboard calls the job.
     max_in_flight : int, optional
         Tasks handed out and not finished, at most.
+    checkpoint : str or path, optional
+        A file that keeps each result as soon as its task has ended. What it has of this function, its code unchanged,
+        and of an item is not computed again: run the cell once more after an error, an interrupt or the kernel's end,
+        and only what is missing is done. Loading results runs what stands in the file, so it must be your own.
 
     Returns
     -------
@@ -223,6 +227,8 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     ------
     OptionsError
         When an option is not allowed; it names the option, the value and what is allowed.
+    CheckpointError
+        When the file cannot serve as a checkpoint; it is left as it is, and nothing was run.
     SerializationError
         When the function, an item or a result cannot travel; it names the object and the path to it.
     Exception

@@ -83,8 +83,10 @@ def open_checkpoint(
         raise CheckpointError(path, str(error), was_there=False) from error
     try:
         made_of = fingerprint(function, {"<call>": star, "the pool's worker_init": worker_init})
-    except RecursionError:
-        raise CheckpointError(path, f"what {name} uses is nested too deeply to be compared") from None
+    except Exception as error:
+        # Nested too deeply, or an object's own methods fail in ways of their own.
+        why = f"what {name} uses cannot be compared ({type(error).__name__}: {safe_str(error)})"
+        raise CheckpointError(path, why, was_there=False) from error
     journal = Journal(file)
     try:
         before = journal.begin(name, made_of.digest, made_of.parts)
@@ -328,7 +330,7 @@ class Recorder:
         for index, value in enumerate(values, start):
             key = bytes(self._keys[index * KEY_BYTES : (index + 1) * KEY_BYTES])
             if key == NO_KEY:
-                self._tell_lost(index, "its item is nested too deeply")
+                self._tell_lost(index, "its item cannot be compared with others")
                 continue
             try:
                 data = to_bytes(value)

@@ -76,6 +76,7 @@ class Canonical:
         self._depth: dict[int, int] = {}  # of the objects that are being written
         # By id, with the object: parts that a reduce value made would be gone, and their ids taken by others.
         self._known: dict[int, tuple[Any, bytes]] = {}
+        self._shared: dict[int, bytes] = {}  # by shared_id, which is never given twice
 
     def encode(self, obj: Any) -> bytes:
         """Write an object down; at most a few hundred bytes.
@@ -128,7 +129,9 @@ class Canonical:
             return joined(b"\x88", array) if array[-1] else joined(b"\x89", [*array, self._encode(obj.tolist())])
         if Codec.shared_type is not None and isinstance(obj, Codec.shared_type):
             shared: Any = obj
-            return joined(b"\x8a", [self._encode(shared.value)])
+            if shared.shared_id not in self._shared:  # in each item of many it is read once
+                self._shared[shared.shared_id] = joined(b"\x8a", [self._encode(shared.value)])
+            return self._shared[shared.shared_id]
         if (parts := _parts_of(obj, kind)) is not None:
             return joined(b"\x8b", [self._reference(kind), *map(self._encode, parts)])
         return self._reduced(obj, kind)

@@ -65,14 +65,9 @@ def fingerprint(function: object, more: Mapping[str, object] = _NOTHING) -> Fing
 
     Examples
     --------
-    >>> rate = 2
-    >>> def price(x):
-    ...     return x * rate
-    >>> before = fingerprint(price)
-    >>> rate = 3
-    >>> after = fingerprint(price)
+    >>> before, after = [fingerprint(len, {"the rate": rate}) for rate in (2, 3)]
     >>> [name for name in after.parts if after.parts[name] != before.parts[name]]
-    ['rate']
+    ['the rate']
     """
     walk = _Walk()
     python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"

@@ -26,8 +26,8 @@ from nbpar.store.files import check, create, open_for_reading
 
 __all__ = ["FunctionRow", "Journal", "Version", "describe"]
 
-BUSY_S = 3.0
-"""How long to wait for another kernel's transaction. Its own take milliseconds; the pool's work waits meanwhile."""
+BUSY_S = 20.0
+"""How long to wait for another kernel's transaction: milliseconds mostly, seconds for results of a gigabyte."""
 
 WAL_PAGES = 4000
 """Pages in the side file before SQLite moves them over and waits for the disk (16 MB)."""

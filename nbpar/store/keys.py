@@ -19,6 +19,10 @@ NO_KEY = bytes(KEY_BYTES)
 """Of an item that cannot be written down: its result is not kept."""
 
 
+MAX_FINGERPRINTS = 1000
+"""Functions and classes in items of which it is kept what they do."""
+
+
 class ItemKeys:
     """Keys of one job's items, asked for in the order of the input.
 
@@ -50,7 +54,7 @@ class ItemKeys:
         """The key of the next item; `NO_KEY` when it cannot be written down."""
         try:
             written = self._canonical.encode(item)
-        except RecursionError:
+        except Exception:  # noqa: BLE001  # nested too deeply, or its own methods fail in ways of their own
             return NO_KEY
         if self._seed is not None:
             return _key(written, b"%d %d" % (self._seed, index))
@@ -67,6 +71,8 @@ class ItemKeys:
         """A function or class in an item counts by all that it does, as the mapped function does."""
         known = self._fingerprints.get(id(obj))
         if known is None:
+            if len(self._fingerprints) >= MAX_FINGERPRINTS:
+                self._fingerprints.clear()
             known = self._fingerprints[id(obj)] = obj, fingerprint(obj).digest
         return known[1]
 

@@ -423,6 +423,21 @@ def test_the_file_is_whole_and_closed_when_the_call_returns(pool: nbpar.WorkerPo
     assert not [one for one in descriptors() if "sweep.db" in one]
 
 
+@only("serial")
+def test_what_cannot_be_compared_is_said_before_any_work(make_pool: MakePool, path: Path) -> None:
+    class Hostile:
+        def __reduce_ex__(self, _protocol: Any) -> Any:
+            return 5
+
+    hostile = Hostile()
+    with pytest.raises(nbpar.CheckpointError, match=r"what lambda uses cannot be compared \(TypeError: "):
+        make_pool().map(lambda x: hostile, [1], checkpoint=path)
+    assert not path.exists()
+    found = make_pool().map(type, [hostile], checkpoint=path)
+    assert found == [Hostile]
+    assert notes()[0].startswith("The result of item 0 cannot be kept in sweep.db (its item cannot be compared with")
+
+
 def test_input_that_fails_leaves_the_file_closed(pool: nbpar.WorkerPool, path: Path, square: Square) -> None:
     def items() -> Iterator[int]:
         yield 1

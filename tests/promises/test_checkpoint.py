@@ -65,6 +65,7 @@ else:
             tell(index)
         found = here
         assert not job.done() or job.status == "done", job.exception()
+        time.sleep(0.002)
 expected = {x: {"square": x * x, "text": "x" * (x % 50)} for x in range(n_tasks)}
 os.write(1, b"." if found == expected else b"?")
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import assert_type
 
 import numpy as np
@@ -17,7 +18,7 @@ def square(x: int) -> float:
 def verbs() -> None:
     assert_type(nbpar.map(square, [1, 2]), list[float])
     assert_type(nbpar.map(square, range(3), chunk_size=2, timeout=1.0, retries=1, seed=5), list[float])
-    assert_type(nbpar.map(str.upper, "ab"), list[str])
+    assert_type(nbpar.map(str.upper, "ab", checkpoint="sweep.db"), list[str])
     assert_type(nbpar.starmap(square, [(1,), (2,)]), list[float])
     assert_type(nbpar.imap(square, iter([1]), ordered=False), Iterator[float])
     assert_type(nbpar.submit(square, 3), nbpar.TaskFuture[float])
@@ -40,6 +41,11 @@ def jobs() -> None:
 async def awaited() -> None:
     assert_type(await nbpar.map_async(square, [1]), list[float])
     assert_type(await nbpar.submit(square, 3), float)
+
+
+def checkpoints() -> None:
+    assert_type(nbpar.map(square, [1], checkpoint=Path("sweep.db")), list[float])
+    assert_type(nbpar.checkpoint.info("sweep.db").functions[0].n_results, int)
 
 
 def in_tasks() -> None:

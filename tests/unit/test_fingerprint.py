@@ -548,6 +548,30 @@ def test_an_item_that_is_nested_too_deeply_has_no_key() -> None:
         item = item.pop()
 
 
+class Hostile:
+    """Lies about itself, and fails in its own methods."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+    def __call__(self) -> None: ...
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return 5
+
+
+def test_an_item_whose_own_methods_fail_has_no_key() -> None:
+    assert ItemKeys().of(0, [Hostile()]) == NO_KEY
+
+
+def test_a_shared_object_in_each_item_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, keys = nbpar.share(np.arange(1000)), ItemKeys()
+    first = keys.of(0, (shared, 1))
+    monkeypatch.setattr(type(shared), "value", property(lambda _: pytest.fail("read again")))
+    assert keys.of(1, (shared, 1)) != keys.of(2, (shared, 2)) != first
+
+
 def test_per_worker_objects_and_locks_in_items_have_keys() -> None:
     keys = [ItemKeys().of(0, [nbpar.per_worker(list), threading.Lock()]) for _ in range(2)]
     assert keys[0] == keys[1]

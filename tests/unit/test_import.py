@@ -76,3 +76,14 @@ assert threading.active_count() == 1, threading.enumerate()
 assert not psutil.Process().children()
 """
     in_fresh_interpreter(code)
+
+
+def test_nothing_of_checkpoints_is_loaded_without_one() -> None:
+    code = """
+import sys, nbpar
+with nbpar.WorkerPool(n_workers=1, start_method="threads") as pool:
+    pool.map(abs, [-1])
+    list(pool.imap(abs, [-1]))
+assert not [name for name in sys.modules if name.startswith(("nbpar.store", "nbpar.resume", "nbpar.checkpoint"))]
+"""
+    in_fresh_interpreter(code)

@@ -73,16 +73,20 @@ def test_options_of_the_map() -> None:
         "seed": None,
         "on_error": "raise",
         "chunk_size": None,
+        "checkpoint": None,
         "name": "each " + "x" * 34 + "…",
         "progress": None,
     }
-    line = "--timeout 2 --retries 3 --seed 4 --on-error skip --chunk-size 5 --name n --no-progress"
+    line = (
+        "--timeout 2 --retries 3 --seed 4 --on-error skip --chunk-size 5 --checkpoint 'a b.db' --name n --no-progress"
+    )
     assert map_options(read(line), "other") == {
         "timeout": 2.0,
         "retries": 3,
         "seed": 4,
         "on_error": "skip",
         "chunk_size": 5,
+        "checkpoint": "a b.db",
         "name": "n",
         "progress": False,
     }
@@ -99,7 +103,7 @@ def test_engine_messages_in_the_words_of_the_options() -> None:
     ("line", "found"),
     [
         ("%%parallel --ti", ["--timeout"]),
-        ("%%parallel -j 2 --ch", ["--chunk-size"]),
+        ("%%parallel -j 2 --ch", ["--chunk-size", "--checkpoint"]),
         ("ys = %parallel --se", ["--seed"]),
         ("%%parallel e", ["each"]),
         ("%nbpar s", ["status", "shutdown"]),

@@ -35,6 +35,8 @@ BAD_JOB_OPTIONS: list[tuple[str, Any]] = [
     ("progress", 1),
     ("name", 5),
     ("max_in_flight", 0),
+    ("checkpoint", 5),
+    ("checkpoint", ""),
 ]
 
 BAD_POOL_OPTIONS: list[tuple[str, Any]] = [

@@ -72,6 +72,7 @@ class FakeJob:
     paused: bool = False
     stopped_at_s: float | None = None
     status: str | None = None
+    todo: set[int] | None = None  # the only tasks to be done
     n_sent: int = 0
     n_settled: int = 0
 
@@ -117,6 +118,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert job.stopped_at_s is None
                 assert job.status is None
                 assert 0 <= chunk.start < chunk.stop <= job.n_available
+                assert job.todo is None or job.todo.issuperset(range(chunk.start, chunk.stop))
                 assert chunk.attempt == 1 or len(chunk) == 1
                 worker.inbox.append(FakeChunk(chunk, chunk.start, chunk.start))
                 job.n_sent += len(chunk)
@@ -156,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert job.status is None, "a job ends once"
                 job.status = status
                 if status == "done":
-                    assert job.good | job.bad == set(range(job.n_available))
+                    assert job.good | job.bad == (set(range(job.n_available)) if job.todo is None else job.todo)
                     assert not job.good & job.bad
 
     def settle(self, job: FakeJob, index: int, *, failed: bool) -> None:
@@ -174,6 +176,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         max_in_flight=st.one_of(st.none(), st.integers(1, 3)),
         timeout_s=st.one_of(st.none(), st.just(1.0)),
+        mask=st.one_of(st.none(), st.integers(0, 4095)),
     )
     def add_job(
         self,
@@ -184,9 +187,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         retries: int,
         max_in_flight: int | None,
         timeout_s: float | None,
+        mask: int | None,
     ) -> None:
         job_id = len(self.jobs) + 1
-        self.jobs[job_id] = FakeJob(n_tasks, closed, retries, max_in_flight, timeout_s)
+        job = self.jobs[job_id] = FakeJob(n_tasks, closed, retries, max_in_flight, timeout_s)
+        job.todo = None if mask is None else set()
         self.scheduler.add_job(
             JobPlan(
                 job_id=job_id,
@@ -196,24 +201,39 @@ class SchedulerMachine(RuleBasedStateMachine):
                 timeout_s=timeout_s,
                 retries=retries,
                 max_in_flight=max_in_flight,
+                todo=self.chosen(job, range(n_tasks), mask),
             )
         )
         self.decide()
+
+    @staticmethod
+    def chosen(job: FakeJob, items: range, mask: int | None) -> list[tuple[int, int]] | None:
+        """The ranges of the items whose bits are set, which are the only ones to be done."""
+        if job.todo is None:
+            return None
+        todo: list[tuple[int, int]] = []
+        for place, index in enumerate(items):
+            if (mask or 0) >> place & 1:
+                job.todo.add(index)
+                start = todo.pop()[0] if todo and todo[-1][1] == index else index
+                todo.append((start, index + 1))
+        return todo
 
     def some_job(self, number: int) -> int:
         alive = [job_id for job_id, job in self.jobs.items() if job.status is None]
         return alive[number % len(alive)]
 
     @precondition(lambda self: any(job.status is None for job in self.jobs.values()))
-    @rule(number=st.integers(0, 2), n_more=st.integers(0, 5), closed=st.booleans())
-    def feed(self, number: int, n_more: int, closed: bool) -> None:
+    @rule(number=st.integers(0, 2), n_more=st.integers(0, 5), closed=st.booleans(), mask=st.integers(0, 31))
+    def feed(self, number: int, n_more: int, closed: bool, mask: int) -> None:
         job_id = self.some_job(number)
         job = self.jobs[job_id]
         if job.closed:
             return
+        todo = self.chosen(job, range(job.n_available, job.n_available + n_more), mask)
         job.n_available += n_more
         job.closed = closed
-        self.scheduler.feed(job_id, job.n_available, closed=closed)
+        self.scheduler.feed(job_id, job.n_available, closed=closed, todo=todo)
         self.decide()
 
     @precondition(lambda self: any(job.status is None for job in self.jobs.values()))
@@ -399,7 +419,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if job.status is None:
                 job.paused, job.closed = False, True
                 self.scheduler.pause(job_id, paused=False)
-                self.scheduler.feed(job_id, job.n_available, closed=True)
+                self.scheduler.feed(job_id, job.n_available, closed=True, todo=None if job.todo is None else [])
         for _ in range(2000):
             if all(job.status is not None for job in self.jobs.values()):
                 break

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbpar.engine.events import ChunkDone, Failure, Note, WorkerEnded, WorkerStarted
+from nbpar.engine.events import ChunkDone, Failure, Note, Restored, WorkerEnded, WorkerStarted
 from nbpar.engine.state import MAX_FAILURES, MAX_NOTES, MAX_SPANS, Activity, JobState
 
 
@@ -37,6 +37,23 @@ def test_count_never_exceeds_the_input_when_the_board_is_ahead() -> None:
     job = state(10)
     job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0))
     assert job.snapshot(1003.0, {0: Activity(9, 1002.0, 5)}).n_done == 10
+
+
+def test_what_was_restored_is_done_but_says_nothing_of_the_speed() -> None:
+    job = state()
+    job.apply(Restored(60))
+    job.apply(Note("60 of 100 came from a file", aloud=True))
+    job.apply(Note("another"))
+    assert job.snapshot(1000.0, {}).n_done == 60
+    job.apply(ChunkDone(0, 60, 80, 1000.0, 1002.0))
+    snapshot = job.snapshot(1002.0, {})
+    assert (snapshot.n_done, snapshot.n_restored, snapshot.rate, snapshot.eta_s) == (80, 60, 10.0, 2.0)
+    assert (snapshot.notes, snapshot.aloud) == (
+        ("60 of 100 came from a file", "another"),
+        ("60 of 100 came from a file",),
+    )
+    job.finish("done", 1004.0)
+    assert job.snapshot(1005.0, {}).rate == 5.0
 
 
 def test_spans_stay_bounded_when_chunks_are_many() -> None:

@@ -706,6 +706,33 @@ def test_a_short_job_is_never_drawn_but_its_lines_are_written() -> None:
     assert view.calls == ["write a b"]
 
 
+def test_notes_that_must_be_read_are_written_once_where_the_view_does_not_show_them() -> None:
+    own, view, fake = slow_ticker(), FakeView(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.now = job(elapsed_s=0.1, notes=("one", "other"), aloud=("one",))
+    watch.tick()  # whether there is a picture is not known yet
+    fake.now = fake.now._replace(elapsed_s=0.3)
+    watch.tick()
+    watch.tick()
+    fake.now = job(status="done", aloud=("one", "two"))
+    watch.finish()
+    assert view.calls == ["open", "write one", "update", "write two", "close done"]
+
+
+@pytest.mark.parametrize(("elapsed_s", "calls"), [(0.2, ["write one"]), (0.4, ["open", "close done"])])
+def test_notes_that_must_be_read_are_on_the_card_or_written(elapsed_s: float, calls: list[str]) -> None:
+    class Card(FakeView):
+        shows_notes = True
+
+    own, view, fake = slow_ticker(), Card(), FakeJob()
+    watch = own.watch(view, fake.snapshot, fake.lines)
+    fake.now = job(elapsed_s=elapsed_s, aloud=("one",))
+    watch.tick()
+    fake.now = fake.now._replace(status="done")
+    watch.finish()
+    assert view.calls == calls
+
+
 def test_the_last_lines_come_before_the_end() -> None:
     own, view, fake = slow_ticker(), FakeView(), FakeJob()
     watch = own.watch(view, fake.snapshot, fake.lines)
