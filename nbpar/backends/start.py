@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import multiprocess
@@ -83,7 +84,15 @@ def _run_no_tracker() -> None:
 
 def _flags_of_our_own() -> list[str]:
     flags = _interpreter_flags()
-    return [*flags, "-P"] if _starting.tracker_fd is not None and "" not in sys.path and "-P" not in flags else flags
+    is_ours = _starting.tracker_fd is not None
+    return [*flags, "-P"] if is_ours and "-P" not in flags and not _has_working_folder() else flags
+
+
+def _has_working_folder() -> bool:
+    try:
+        return not {"", str(Path.cwd())}.isdisjoint(sys.path)
+    except FileNotFoundError:  # it was deleted
+        return False
 
 
 # A process that is started by `-c` has the working folder first on its path, where a `queue.py` of the user's would be

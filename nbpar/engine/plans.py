@@ -118,6 +118,25 @@ class JobRecord:
         else:
             self.waiting.appendleft((start, stop, attempt))
 
+    def put_back_lost(self, held: Held, running: Running | None) -> int | None:
+        """Put back what a lost worker had not ended of a chunk; the index of the task that is to blame, if any."""
+        chunk = held.chunk
+        if running is None or running.chunk_id != chunk.chunk_id:  # not begun
+            self.put_back(held.done_to, chunk.stop, chunk.attempt)
+            return None
+        # It died in one of these tasks; between two tasks, while it unpickled or pickled for any of them.
+        first, stop = held.done_to, chunk.stop
+        if running.index is not None and held.done_to <= running.index < chunk.stop:
+            first, stop = running.index, min(running.index + max(1, running.n_block), chunk.stop)
+        if stop < chunk.stop:
+            self.put_back(stop, chunk.stop, chunk.attempt)
+        if stop - first > 1:  # one of several, not known which: each alone, so that the next death names it
+            for index in range(stop - 1, first - 1, -1):
+                self.put_back(index, index + 1, chunk.attempt)
+        if held.done_to < first:
+            self.put_back(held.done_to, first, chunk.attempt)
+        return first if stop - first == 1 else None
+
 
 @dataclass(slots=True, eq=False)
 class Held:

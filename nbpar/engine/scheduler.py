@@ -230,21 +230,7 @@ class Scheduler:
         job.n_in_flight -= chunk.stop - held.done_to
         if job.stopping is not None or held.done_to >= chunk.stop:
             return None
-        if running is None or running.chunk_id != chunk.chunk_id:  # not begun
-            job.put_back(held.done_to, chunk.stop, chunk.attempt)
-            return None
-        # It died in one of these tasks; between two tasks, while it unpickled or pickled for any of them.
-        first, stop = held.done_to, chunk.stop
-        if running.index is not None and held.done_to <= running.index < chunk.stop:
-            first, stop = running.index, min(running.index + max(1, running.n_block), chunk.stop)
-        if stop < chunk.stop:
-            job.put_back(stop, chunk.stop, chunk.attempt)
-        if stop - first > 1:  # one of several, not known which: each alone, so that the next death names it
-            for index in range(stop - 1, first - 1, -1):
-                job.put_back(index, index + 1, chunk.attempt)
-        if held.done_to < first:
-            job.put_back(held.done_to, first, chunk.attempt)
-        return first if stop - first == 1 else None
+        return job.put_back_lost(held, running)
 
     @property
     def start_failed(self) -> bool:
