@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import linecache
 import logging
-import math
 import os
 import pickle
 import sys
 import sysconfig
-import time
 import types
 import warnings
 from collections.abc import Callable
@@ -23,8 +21,6 @@ from typing import Any
 from nbpar.wire.messages import Surroundings
 
 __all__ = ["ModuleWatch", "cell_sources", "surroundings"]
-
-LOOK_EVERY_S = 0.2
 
 _PLAIN_FORMAT = "%(levelname)s:%(name)s:%(message)s"
 
@@ -107,30 +103,20 @@ class ModuleWatch:
         self._n_loaded = -1
         self._examined: set[str] = set()
         self._seen: dict[str, tuple[object, int, int]] = {}
-        self._looked_s = -math.inf
 
     def changed(self) -> list[str]:
-        """Names of modules that changed since the last call.
-
-        A reload is seen at once. Files are looked at five times a second at most: a map in a loop asks each time.
-        """
+        """Names of modules that changed since the last call."""
         if len(sys.modules) != self._n_loaded:
             self._n_loaded = len(sys.modules)
             self._find()
-        now_s = time.monotonic()
-        looks = now_s - self._looked_s >= LOOK_EVERY_S
-        if looks:
-            self._looked_s = now_s
         changed = []
         for name, file in self._modules.items():
-            spec, before = getattr(sys.modules.get(name), "__spec__", None), self._seen.get(name)
-            if before is not None and before[0] is spec and not looks:
-                continue
             try:
-                status = os.stat(file)  # noqa: PTH116  # a third of pathlib's time
+                status = os.stat(file)  # noqa: PTH116  # a third of pathlib's time: done for each call
             except OSError:
                 continue
-            mark = (spec, status.st_mtime_ns, status.st_size)
+            mark = (getattr(sys.modules.get(name), "__spec__", None), status.st_mtime_ns, status.st_size)
+            before = self._seen.get(name)
             if before is not None and (before[0] is not mark[0] or before[1:] != mark[1:]):
                 changed.append(name)
             self._seen[name] = mark
