@@ -119,7 +119,8 @@ def test_arguments_and_results_lie_in_arenas(pool: Pool) -> None:
 
 
 @only("forkserver")
-def test_blocks_are_recycled_when_nothing_is_kept(pool: Pool) -> None:
+def test_blocks_are_recycled_when_nothing_is_kept(make_pool: MakePool) -> None:
+    pool = make_pool(n_workers=2)
     use(pool)
     for _ in range(5):
         pool.map(np.sum, [np.zeros(250_000) for _ in range(40)], chunk_size=1)
@@ -151,7 +152,8 @@ def test_blocks_are_freed_when_their_worker_dies(make_pool: MakePool, tmp_path: 
 
 
 @only("forkserver")
-def test_block_stays_when_a_worker_keeps_its_argument(pool: Pool) -> None:
+def test_block_stays_when_a_worker_keeps_its_argument(make_pool: MakePool) -> None:
+    pool = make_pool(n_workers=2)
     use(pool)
 
     def keep(array: Any) -> None:

@@ -583,13 +583,17 @@ def test_writing_stays_private_when_an_object_is_shared(pool: Pool) -> None:
 
 @only(*PROCESSES)
 def test_memory_goes_back_when_a_shared_object_is_dropped(pool: Pool) -> None:
-    def n_mapped(_: int) -> int:
+    def n_mapped(_: int) -> tuple[int, int]:
         with open("/proc/self/maps") as file:
             n_maps = sum("nbpar-shared" in line for line in file)
         held = [os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()]
-        return n_maps + sum("nbpar-shared" in one for one in held)
+        return os.getpid(), n_maps + sum("nbpar-shared" in one for one in held)
 
-    before = n_mapped(0)
+    def n_in_workers() -> dict[int, int]:
+        return dict(pool.map(n_mapped, range(20), chunk_size=1))
+
+    # Other tests may have left something: a forked worker has what the kernel had.
+    before, before_in_workers = n_mapped(0), n_in_workers()
     big = nbpar.share(np.zeros(1_000_000))
     pool.map(lambda i, big=big: float(big.value[i]), range(4), chunk_size=1)
     assert n_mapped(0) > before
@@ -600,7 +604,7 @@ def test_memory_goes_back_when_a_shared_object_is_dropped(pool: Pool) -> None:
     gc.collect()
     assert n_mapped(0) == before
     pool.map(abs, range(20), chunk_size=1)
-    assert set(pool.map(n_mapped, range(8), chunk_size=1)) == {0}
+    assert all(n <= before_in_workers.get(pid, n) for pid, n in n_in_workers().items())
 
 
 # --- nested maps ------------------------------------------------------------------------------------------------------
