@@ -52,10 +52,7 @@ _watch: ModuleWatch | None = None
 def default_pool() -> WorkerPool:
     """The notebook's pool; made when it is first asked for.
 
-    Returns
-    -------
-    WorkerPool
-        Inside a worker a serial one, so that a map in a task does not start processes of its own.
+    Inside a worker it is a serial one, so that a map in a task does not start processes of its own.
 
     Examples
     --------
