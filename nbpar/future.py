@@ -124,10 +124,11 @@ class TaskFuture(Future[R]):
             self._condition = threading.Condition()
         else:
             self._condition.release()
+        if not self._over.is_set():  # else it was cancelled
+            self._values, self._error = values, error
+            self._over.set()  # first: a done callback, which the next lines call, may ask for the result
         with contextlib.suppress(InvalidStateError):
             if error is None:
                 self.set_result(values[0])
             else:
                 self.set_exception(error)
-            self._values, self._error = values, error
-        self._over.set()

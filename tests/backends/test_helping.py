@@ -148,3 +148,11 @@ def test_one_dispatcher_runs_when_an_interrupt_hits_its_start(monkeypatch: pytes
                 made.map(abs, [1])
             assert made.map(abs, range(3)) == [0, 1, 2]
             until(lambda: n_dispatchers() == n_before + 1)
+
+
+def test_a_done_callback_may_ask_for_the_result(pool: nbpar.WorkerPool) -> None:
+    found: list[int] = []
+    future = pool.submit(double, 4)
+    future.add_done_callback(lambda one: found.append(one.result(timeout=5)))
+    assert future.result(timeout=10) == 8
+    until(lambda: found == [8])
