@@ -18,40 +18,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
-from nbpar.engine.instructions import (
-    Chunk,
-    EndJob,
-    FailTask,
-    Instruction,
-    Interrupt,
-    Kill,
-    Recall,
-    Send,
-    StartWorker,
-    StopWorker,
-)
+from nbpar.engine.crew import MAX_START_FAILURES, Crew
+from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Interrupt, Kill, Send
 from nbpar.engine.plans import Held, JobPlan, JobRecord, Running, WorkerRecord
+from nbpar.engine.recalling import RECALL_AFTER_S, is_waiting_for, recall, take_back
 
 __all__ = ["Scheduler"]
 
 STOP_WAIT_S = 0.25
 """How long the end of a stopped job waits for its running tasks; then the user has control and they are seen to."""
-
-TERMINATE_AFTER_S = 0.5
-KILL_AFTER_S = 1.0
-"""A task that was interrupted and still runs: its worker gets SIGTERM, then SIGKILL, so long after the interrupt."""
-
-EXIT_WAIT_S = 2.0
-"""A worker that was asked to end (its `worker_exit` may hang) gets SIGKILL after so long."""
-
-MAX_START_FAILURES = 3
-RETRY_START_S = 0.05
-"""After a worker that could not be started the next is tried so much later, and twice as late each time."""
-
-RECALL_AFTER_S = 0.05
-"""A chunk that waits so long behind another, while a worker has nothing to do, is asked back. After the same time
-again the worker either has begun it or cannot but see that it is not to (see :mod:`nbpar.wire.board`), and it goes
-elsewhere."""
 
 
 class Scheduler:
@@ -70,9 +45,8 @@ class Scheduler:
     def __init__(
         self, *, n_workers: int, tasks_per_worker: int | None = None, idle_timeout_s: float | None = None
     ) -> None:
-        self._workers = [WorkerRecord() for _ in range(n_workers)]
-        self._tasks_per_worker = tasks_per_worker
-        self._idle_timeout_s = idle_timeout_s
+        self._crew = Crew(n_workers=n_workers, tasks_per_worker=tasks_per_worker, idle_timeout_s=idle_timeout_s)
+        self._workers = self._crew.workers
         self._jobs: dict[int, JobRecord] = {}
         self._turn: OrderedDict[int, None] = OrderedDict()  # job ids; the next to be served stands first
         self._touched: set[int] = (
@@ -80,11 +54,6 @@ class Scheduler:
         )  # jobs that may have ended since the last decision: all are not looked at each time
         self._n_timed = 0  # jobs with a timeout
         self._n_chunks = 0
-        self._n_start_failures = self._n_failures_seen = 0
-        self._start_at_s = 0.0
-        self._wanted = False  # whether workers should be there at all
-        self._resting = False  # no job, and a worker was ended from outside: none is started until there is a job
-        self._idle_since_s: float | None = None
         self._pending: list[Instruction] = []
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -97,8 +66,7 @@ class Scheduler:
         self._turn[plan.job_id] = None
         self._touched.add(plan.job_id)
         self._n_timed += plan.timeout_s is not None
-        self._wanted, self._resting = True, False
-        self._idle_since_s = None
+        self._crew.warm()
 
     def feed(
         self, job_id: int, n_available: int, *, closed: bool, todo: Sequence[tuple[int, int]] | None = None
@@ -149,38 +117,37 @@ class Scheduler:
 
     def warm(self) -> None:
         """Want workers although there is no job yet."""
-        self._wanted, self._resting = True, False
-        self._idle_since_s = None
+        self._crew.warm()
 
     def retire(self) -> None:
         """Want no workers any more: the pool is closing."""
-        self._wanted = False
+        self._crew.retire()
 
     @property
     def has_all_workers(self) -> bool:
         """Whether every worker is ready."""
-        return all(worker.state == "ready" for worker in self._workers)
+        return self._crew.has_all
 
     @property
     def has_workers(self) -> bool:
         """Whether a worker that was ready has not ended yet."""
-        return any(worker.state in ("ready", "stopping") for worker in self._workers)
+        return self._crew.has_any
 
     def recycle(self) -> None:
         """Replace every worker as soon as it holds no chunk."""
-        for worker in self._workers:
-            worker.stale = worker.state != "absent"
+        self._crew.recycle()
+
+    def replace(self, worker_id: int) -> None:
+        """Replace one worker as soon as it holds no chunk; it gets no other meanwhile."""
+        self._crew.replace(worker_id)
 
     def worker_ready(self, worker_id: int) -> None:
         """A started worker takes chunks from now on."""
-        self._n_start_failures = 0
-        worker = self._workers[worker_id]
-        if worker.state == "starting":
-            worker.state = "ready"
+        self._crew.ready(worker_id)
 
     def worker_refused(self, worker_id: int) -> None:
         """A starting worker said why it cannot work; it ends by itself, and that is not news."""
-        self._workers[worker_id].state = "stopping"
+        self._crew.refused(worker_id)
 
     def worker_lost(self, worker_id: int, running: Running | None) -> FailTask | None:
         """A worker is gone; its board said that it was in `running`.
@@ -193,15 +160,8 @@ class Scheduler:
         FailTask or None
             The task that is lost with the worker; None when none was, or when it will be tried again.
         """
-        worker = self._workers[worker_id]
-        if worker.state == "starting":
-            self._n_start_failures += 1
-        elif worker.state == "ready" and not self._jobs and not worker.n_signals and worker.timed_out is None:
-            # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job. Those that
-            # stay keep what they have built.
-            self._resting = True
-        held = list(worker.held)
-        self._workers[worker_id] = WorkerRecord()
+        worker = self._crew.lost(worker_id, has_jobs=bool(self._jobs))
+        held = worker.held
         failed = self._lost_unbegun(held[0].chunk, running) if held else None
         for one in reversed(held):
             index = self._requeue(one, running)
@@ -235,12 +195,11 @@ class Scheduler:
     @property
     def start_failed(self) -> bool:
         """Whether workers cannot be started: several in a row ended before they were ready, and none is up."""
-        return self._n_start_failures >= MAX_START_FAILURES and not self.has_workers
+        return self._crew.start_failed
 
     def give_up_starting(self) -> None:
         """Stop trying to start workers; the next job tries again."""
-        self._wanted = False
-        self._n_start_failures = 0
+        self._crew.give_up_starting()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -315,28 +274,25 @@ class Scheduler:
             is_parked = is_parked or len(worker.held) > 1
             is_yielding = is_yielding or worker.must_yield
         if is_yielding:
-            self._escalate(now_s)
+            self._pending.extend(self._crew.escalate(now_s))
         if running:
             self._check_timeouts(now_s, running)
-        self._keep_workers(now_s)
+        self._pending.extend(self._crew.keep(now_s, has_jobs=bool(self._jobs)))
         if is_parked:
-            self._take_back(now_s, running)
+            take_back(self._workers, self._jobs, now_s, running)
         if any(job.n_waiting > 0 for job in self._jobs.values()):
             self._hand_out(now_s)
         if is_parked:
-            self._recall(now_s)
+            self._pending.extend(recall(self._workers, now_s))
         self._end_jobs(now_s)
         instructions, self._pending = self._pending, []
         return instructions
 
     def next_look_s(self, now_s: float) -> float | None:
         """Seconds until :meth:`decide` must be called although nothing happened; None when events suffice."""
-        looks: list[float] = []
-        for worker in self._workers:
-            if len(worker.held) > 1:
-                looks.append(RECALL_AFTER_S)
-            if worker.must_yield and worker.n_signals < 2:
-                looks.append(0.05)
+        looks = list(self._crew.looks(now_s))
+        if any(len(worker.held) > 1 for worker in self._workers):
+            looks.append(RECALL_AFTER_S)
         # Those that wait to be stopped stay among the touched; those with a timeout that run are on some worker.
         jobs = {held.chunk.job_id for worker in self._workers for held in worker.held} if self._n_timed else set()
         for job in (self._jobs[job_id] for job_id in jobs | self._touched if job_id in self._jobs):
@@ -344,24 +300,7 @@ class Scheduler:
                 looks.append(job.stop_at_s - now_s)
             if job.plan.timeout_s is not None:
                 looks.append(min(0.05, job.plan.timeout_s / 5))
-        if self._wanted and self._start_at_s > now_s:
-            looks.append(self._start_at_s - now_s)
-        if self._idle_timeout_s is not None and self._idle_since_s is not None and self._wanted:
-            looks.append(self._idle_since_s + self._idle_timeout_s - now_s)
         return max(0.0, min(looks)) if looks else None
-
-    def _escalate(self, now_s: float) -> None:
-        for worker_id, worker in enumerate(self._workers):
-            if not worker.must_yield or worker.n_signals == 2:
-                continue
-            asked_at_s = worker.asked_at_s = now_s if worker.asked_at_s is None else worker.asked_at_s
-            deadlines = (EXIT_WAIT_S, EXIT_WAIT_S) if worker.state == "stopping" else (TERMINATE_AFTER_S, KILL_AFTER_S)
-            if now_s - asked_at_s >= deadlines[1]:
-                worker.n_signals, worker.stale = 2, True
-                self._pending.append(Kill(worker_id))
-            elif now_s - asked_at_s >= deadlines[0] and worker.n_signals == 0:
-                worker.n_signals, worker.stale = 1, True
-                self._pending.append(Kill(worker_id, gently=True))
 
     def _check_timeouts(self, now_s: float, running: Mapping[int, Running]) -> None:
         for worker_id, worker in enumerate(self._workers):
@@ -375,40 +314,11 @@ class Scheduler:
                     worker.timed_out, worker.stale = (seen.chunk_id, seen.index), True
                     self._pending.append(Kill(worker_id))
 
-    def _keep_workers(self, now_s: float) -> None:
-        if self._jobs:
-            self._idle_since_s = None
-        elif self._idle_since_s is None:
-            self._idle_since_s = now_s
-        elif self._idle_timeout_s is not None and now_s - self._idle_since_s >= self._idle_timeout_s:
-            self._wanted = False
-        if self._n_start_failures != self._n_failures_seen:
-            self._n_failures_seen = self._n_start_failures
-            pause_s = min(RETRY_START_S * 2**self._n_start_failures, 5.0) if self._n_start_failures else 0.0
-            self._start_at_s = now_s + pause_s
-        may_start = self._wanted and not self._resting and not self.start_failed and now_s >= self._start_at_s
-        for worker_id, worker in enumerate(self._workers):
-            if worker.state == "absent" and may_start:
-                worker.state = "starting"
-                self._pending.append(StartWorker(worker_id))
-            elif not worker.held and worker.state == "ready" and (reason := self._reason_to_stop(worker)):
-                worker.state, worker.asked_at_s = "stopping", None
-                self._pending.append(StopWorker(worker_id, reason))
-
-    def _reason_to_stop(self, worker: WorkerRecord) -> str:
-        if worker.stale:
-            return "replaced"
-        if not self._wanted:
-            return "idle"
-        if self._tasks_per_worker is not None and worker.n_tasks >= self._tasks_per_worker:
-            return f"replaced after {worker.n_tasks} tasks"
-        return ""
-
     def _hand_out(self, now_s: float) -> None:
         """Give chunks to workers, the emptiest first, each from the job whose turn it is."""
         for depth in (0, 1):
-            for worker_id, worker in enumerate(self._workers):
-                if worker.state != "ready" or worker.stale or len(worker.held) != depth or (depth and worker.slow):
+            for worker_id, worker in self._crew.takes():
+                if len(worker.held) != depth or (depth and worker.slow):
                     continue
                 if (chunk := self._next_chunk(worker, depth)) is not None:
                     worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
@@ -417,39 +327,10 @@ class Scheduler:
     @property
     def needs_board(self) -> bool:
         """Whether :meth:`decide` has to know what workers run."""
-        return self._n_timed > 0 or any(
-            len(worker.held) > 1 and worker.held[1].recalled_at_s is not None for worker in self._workers
-        )
-
-    def _recall(self, now_s: float) -> None:
-        """Ask for chunks back that wait behind a long task while a worker has nothing to do."""
-        if not any(worker.state == "ready" and not worker.stale and not worker.held for worker in self._workers):
-            return
-        for worker_id, worker in enumerate(self._workers):
-            if len(worker.held) < 2 or worker.held[1].interrupted:
-                continue
-            parked = worker.held[1]
-            if parked.recalled_at_s is None and now_s - parked.sent_at_s >= RECALL_AFTER_S:
-                parked.recalled_at_s = now_s
-                self._pending.append(Recall(worker_id, parked.chunk.chunk_id))
-
-    def _take_back(self, now_s: float, running: Mapping[int, Running]) -> None:
-        for worker_id, worker in enumerate(self._workers):
-            if len(worker.held) < 2 or worker.held[1].interrupted:
-                continue
-            head, parked = worker.held
-            if parked.recalled_at_s is None or now_s - parked.recalled_at_s < RECALL_AFTER_S:
-                continue
-            seen, job = running.get(worker_id), self._jobs.get(parked.chunk.job_id)
-            begun = seen is None or seen.chunk_id != head.chunk.chunk_id
-            if job is not None and not begun:
-                worker.held.pop()
-                worker.slow = True
-                job.n_in_flight -= len(parked.chunk)
-                job.put_back(parked.chunk.start, parked.chunk.stop, parked.chunk.attempt)
+        return self._n_timed > 0 or is_waiting_for(self._workers)
 
     def _next_chunk(self, worker: WorkerRecord, depth: int) -> Chunk | None:
-        allowance = None if self._tasks_per_worker is None else self._tasks_per_worker - worker.n_tasks
+        allowance = self._crew.allowance(worker)
         if allowance is not None and (allowance < 1 or depth > 0):
             return None
         for _ in range(len(self._turn)):
@@ -484,7 +365,7 @@ class Scheduler:
                 continue
             del self._jobs[job_id], self._turn[job_id]
             self._n_timed -= job.plan.timeout_s is not None
-            self._idle_since_s = None if self._jobs else now_s
+            self._crew.rest_from(None if self._jobs else now_s)
 
     def ended_to(self, worker_id: int) -> int:
         """How far the chunk that a worker runs has been reported."""

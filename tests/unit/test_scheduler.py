@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nbpar.engine.crew import EXIT_WAIT_S, KILL_AFTER_S, MAX_START_FAILURES, TERMINATE_AFTER_S
 from nbpar.engine.instructions import (
     Chunk,
     EndJob,
@@ -23,15 +24,8 @@ from nbpar.engine.instructions import (
     StopWorker,
 )
 from nbpar.engine.plans import JobPlan, Running
-from nbpar.engine.scheduler import (
-    EXIT_WAIT_S,
-    KILL_AFTER_S,
-    MAX_START_FAILURES,
-    RECALL_AFTER_S,
-    STOP_WAIT_S,
-    TERMINATE_AFTER_S,
-    Scheduler,
-)
+from nbpar.engine.recalling import RECALL_AFTER_S
+from nbpar.engine.scheduler import STOP_WAIT_S, Scheduler
 
 N_WORKERS = 2
 
