@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from nbpar.sizes import in_words
 from nbpar.store.journal import describe
 
 __all__ = ["CheckpointInfo", "FunctionInfo", "info"]
@@ -41,7 +42,7 @@ class FunctionInfo(NamedTuple):
         times = ""
         if self.first_written is not None and self.last_written is not None:
             times = f", {self.first_written:%Y-%m-%d %H:%M} to {self.last_written:%Y-%m-%d %H:%M}"
-        return f"{self.name} ({self.fingerprint}): {self.n_results:,} results, {_size(self.size_bytes)}{times}"
+        return f"{self.name} ({self.fingerprint}): {self.n_results:,} results, {in_words(self.size_bytes)}{times}"
 
 
 class CheckpointInfo(NamedTuple):
@@ -67,7 +68,7 @@ class CheckpointInfo(NamedTuple):
         return sum(function.n_results for function in self.functions)
 
     def __repr__(self) -> str:
-        head = f"{self.path}: {self.n_results:,} results, {_size(self.size_bytes)}"
+        head = f"{self.path}: {self.n_results:,} results, {in_words(self.size_bytes)}"
         return "\n".join([head, *(f"  {function!r}" for function in self.functions)])
 
 
@@ -117,12 +118,3 @@ def info(path: str | os.PathLike[str]) -> CheckpointInfo:
 
 def _time(at_s: float | None) -> datetime | None:
     return None if at_s is None else datetime.fromtimestamp(at_s).astimezone()
-
-
-def _size(n_bytes: int) -> str:
-    size = float(n_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 9.95 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

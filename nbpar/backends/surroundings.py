@@ -1,7 +1,7 @@
 """What a task finds in its worker as it is in the kernel at the call: folder, paths, logging, warnings.
 
 `surroundings` collects it for each job (:mod:`nbpar.backends.shipping`, in the user's thread); :class:`ModuleWatch`
-notices edited modules of the user's own (:mod:`nbpar.api`).
+notices edited modules of the user's own (:mod:`nbpar.default`).
 """
 
 from __future__ import annotations

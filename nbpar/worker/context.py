@@ -56,7 +56,7 @@ class Context:
     seed: int = 0
     values: dict[str, Any] | None = None
     block: tuple[int, Iterator[Any]] | None = None
-    nested: Any = None  # the serial pool of maps inside a task; made by nbpar.api
+    nested: Any = None  # the serial pool of maps inside a task; made by nbpar.default
 
     @property
     def index(self) -> int | None:
