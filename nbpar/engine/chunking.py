@@ -28,6 +28,11 @@ SINGLE_S = 0.001
 """From this mean duration on, tasks travel one at a time: a round trip costs them under a tenth."""
 
 
+AHEAD_S = 0.020
+"""Up to this mean duration a worker has its next task before the last one has ended, so that it need not wait for a
+round trip (0.3 ms and more) after each. Another job then waits for two tasks of a worker: as long as for two chunks."""
+
+
 class ChunkSizer:
     """Adapts the chunk size of one job to the durations seen.
 
@@ -60,10 +65,16 @@ class ChunkSizer:
         if mean_s is not None and mean_s < SINGLE_S:
             self._size = max(1, min(int(TARGET_S / max(mean_s, 1e-9)), GROWTH * 16))
 
-    @property
-    def depth(self) -> int:
-        """Chunks a worker may hold: two hide the round trip, one keeps long tasks free for whoever is idle."""
-        return 2 if self._mean_s is not None and self._mean_s < SINGLE_S else 1
+    def depth(self, n_left: int) -> int:
+        """Chunks a worker may hold when `n_left` tasks wait.
+
+        Two hide the round trip; one keeps tasks that are long, or the last, for whoever is idle.
+        """
+        if self._mean_s is None:
+            return 1
+        if self._mean_s < SINGLE_S:
+            return 2
+        return 2 if self._mean_s * (self._fixed or 1) < AHEAD_S and n_left > self._n_workers else 1
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbpar.engine.chunking import GROWTH, MAX_BYTES, MAX_TASKS, SINGLE_S, TARGET_S, ChunkSizer
+from nbpar.engine.chunking import AHEAD_S, GROWTH, MAX_BYTES, MAX_TASKS, SINGLE_S, TARGET_S, ChunkSizer
 
 
 def learnt(mean_s: float, *, n_bytes: int = 1, n_workers: int = 2, n_chunks: int = 30) -> ChunkSizer:
@@ -30,11 +30,24 @@ def test_chunk_holds_the_target_when_tasks_are_short() -> None:
 
 def test_tasks_travel_alone_when_they_are_long() -> None:
     sizer = learnt(2 * SINGLE_S)
-    assert (sizer.next_size(10**6), sizer.depth) == (1, 1)
+    assert (sizer.next_size(10**6), sizer.depth(10**6)) == (1, 2)
 
 
 def test_workers_hold_two_chunks_when_tasks_are_short() -> None:
-    assert learnt(SINGLE_S / 100).depth == 2
+    assert learnt(SINGLE_S / 100).depth(1) == 2  # the last ones, too
+
+
+def test_next_task_is_sent_ahead_when_tasks_are_neither_short_nor_the_last() -> None:
+    sizer = learnt(0.9 * AHEAD_S, n_workers=2)
+    assert sizer.depth(3) == 2
+    assert sizer.depth(2) == 1
+
+
+def test_nothing_is_sent_ahead_when_tasks_are_long() -> None:
+    assert learnt(1.1 * AHEAD_S).depth(10**6) == 1
+    fixed = ChunkSizer(n_workers=2, fixed=100)
+    fixed.observe(n_tasks=100, work_s=0.5, n_bytes=1)
+    assert fixed.depth(10**6) == 1
 
 
 def test_bytes_bound_the_chunk_when_tasks_are_large() -> None:

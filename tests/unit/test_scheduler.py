@@ -473,17 +473,17 @@ def test_workers_are_shared_fairly_when_two_jobs_wait() -> None:
     assert abs(counts[1] - counts[2]) <= 2
 
 
-def test_small_job_is_served_at_once_when_a_large_one_runs() -> None:
+def test_small_job_is_served_at_once_when_a_large_one_with_long_tasks_runs() -> None:
     scheduler = ready_scheduler(1)
     scheduler.add_job(JobPlan(job_id=1, n_available=1000, chunk_size=1))
     (send,) = sends(scheduler.decide(1.0, {}))
     scheduler.add_job(JobPlan(job_id=2, n_available=1))
-    finish(scheduler, send)
+    finish(scheduler, send, work_s=1.0)
     served = []
     for _ in range(2):
         (send,) = sends(scheduler.decide(1.0, {}))
         served.append(send.chunk.job_id)
-        finish(scheduler, send)
+        finish(scheduler, send, work_s=1.0)
     assert 2 in served
 
 
