@@ -141,10 +141,13 @@ class WorkerDiedError(TaskError):
         The exit code, or minus the signal's number; None when it could not be learnt.
     pid : int or None
         The process that ended.
+    n_deaths : int
+        Workers that have died of this task, this one included. The third is the last, whatever the job's ``retries``.
     """
 
     exit_code: int | None = None
     pid: int | None = None
+    n_deaths: int = 1
 
 
 class TaskTimeoutError(TaskError, TimeoutError):

@@ -29,7 +29,7 @@ from nbpar.backends.base import (
 )
 from nbpar.backends.losses import describe_exit, loss_error, lost_time
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
-from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker
+from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker, Tell
 from nbpar.engine.plans import JobPlan
 from nbpar.engine.scheduler import Scheduler
 from nbpar.errors import NbparError, PoolClosedError, TaskError, WorkerStartError
@@ -182,6 +182,8 @@ class Controller:
             case StopWorker(worker_id, reason):
                 self._stopping[worker_id] = reason
                 self._workers.stop(worker_id)
+            case Tell(job_id, text):
+                self._jobs[job_id].job.sink.apply(Note(text))
             case EndJob(job_id, status):
                 self._end_job(job_id, status)
 
@@ -264,7 +266,7 @@ class Controller:
                 job.sink.completed(at, values[taken : taken + index - at])
                 taken += index - at
             at = index + 1
-            if self.scheduler.task_failed(job.job_id, index):
+            if self.scheduler.task_failed(job.job_id, index, time.perf_counter()):
                 n_again += 1
                 job.source.drop(dropped, index)
                 dropped = index + 1
@@ -313,7 +315,7 @@ class Controller:
         started = self._started.pop(worker_id, None)
         how = describe_exit(event.exit_code)
         self._start_error = event.start_error or f"a worker {how} before it was ready. {event.last_words}".strip()
-        lost = self.scheduler.worker_lost(worker_id, event.running)
+        lost = self.scheduler.worker_lost(worker_id, event.running, time.perf_counter())
         ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected=reason is not None)
         for record in self._jobs.values():
             if started is not None:
@@ -324,7 +326,7 @@ class Controller:
         if failed is not None and lost.loss == "function":
             self._fail_job(lost.job_id, loss_error(lost.loss, event, failed.job))
         elif failed is not None:
-            error = loss_error(lost.loss, event, failed.job)
+            error = loss_error(lost.loss, event, failed.job, n_deaths=lost.n_deaths)
             item = failed.job.source.take(lost.index, lost.index + 1)[0]
             task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
             failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))

@@ -5,11 +5,13 @@ Used by :mod:`nbpar.backends.dispatcher`.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
 from nbpar.backends.base import Gone, JobSpec
 from nbpar.engine.instructions import Loss
+from nbpar.engine.quarantine import MAX_DEATHS
 from nbpar.errors import TaskError, TaskTimeoutError, WorkerDiedError
 
 __all__ = ["describe_exit", "loss_error", "lost_time"]
@@ -21,19 +23,42 @@ def lost_time(event: Gone) -> tuple[float, float]:
     return (event.running.since_s if event.running is not None else now_s), now_s
 
 
-def loss_error(loss: Loss, event: Gone, job: JobSpec) -> TaskError:
-    """The outcome of a task whose worker was lost while it ran."""
+def loss_error(loss: Loss, event: Gone, job: JobSpec, *, n_deaths: int = 0) -> TaskError:
+    """The outcome of a task whose worker was lost while it ran.
+
+    Parameters
+    ----------
+    n_deaths : int
+        Workers that have died of it, this one included.
+    """
     if loss == "timeout":
-        return TaskTimeoutError(f"ran longer than timeout={job.options.timeout:g} s and was stopped")
+        return _timeout_error(event, job)
     words = f"; it wrote: {event.last_words}" if event.last_words else ""
     if loss == "function":
         how = describe_exit(event.exit_code)
         died = WorkerDiedError(f"no worker survives loading the function; the last one (pid {event.pid}) {how}{words}")
         died.exit_code, died.pid = event.exit_code, event.pid
         return died
-    error = WorkerDiedError(f"the worker that ran it (pid {event.pid}) {describe_exit(event.exit_code)}{words}")
-    error.exit_code, error.pid = event.exit_code, event.pid
+    how = f"{describe_exit(event.exit_code)}{_told_before(n_deaths)}"
+    error = WorkerDiedError(f"the worker that ran it (pid {event.pid}) {how}{words}")
+    error.exit_code, error.pid, error.n_deaths = event.exit_code, event.pid, max(n_deaths, 1)
     return error
+
+
+def _timeout_error(event: Gone, job: JobSpec) -> TaskTimeoutError:
+    limit = f"ran longer than timeout={job.options.timeout:g} s"
+    if event.pid == os.getpid():
+        return TaskTimeoutError(f"{limit}; a thread cannot be stopped while it is in C code, so it may still run")
+    return TaskTimeoutError(f"{limit} and was stopped")
+
+
+def _told_before(n_deaths: int) -> str:
+    """What a task has done to other workers before, in words that follow how its last one ended."""
+    if n_deaths < 2:
+        return ""
+    if n_deaths < MAX_DEATHS:
+        return f"; it killed {n_deaths} workers"
+    return f"; it ran alone (quarantined), but killed {n_deaths} workers; not tried again"
 
 
 def describe_exit(exit_code: int | None) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "Send",
     "StartWorker",
     "StopWorker",
+    "Tell",
 ]
 
 
@@ -80,11 +81,22 @@ Loss = Literal["died", "timeout", "function"]
 
 @dataclass(frozen=True, slots=True)
 class FailTask:
-    """The task is lost with its worker and is not tried again; what :meth:`Scheduler.worker_lost` returns."""
+    """The task is lost with its worker and is not tried again; what :meth:`Scheduler.worker_lost` returns.
+
+    `n_deaths` workers have died of it, those that were stopped for its timeout not counted.
+    """
 
     job_id: int
     index: int
     loss: Loss
+    n_deaths: int = 0
+
+
+class Tell(NamedTuple):
+    """Something about the job that a user wants to know, as a sentence."""
+
+    job_id: int
+    text: str
 
 
 class EndJob(NamedTuple):
@@ -94,4 +106,4 @@ class EndJob(NamedTuple):
     status: Literal["done", "failed", "cancelled"]
 
 
-Instruction = Send | Interrupt | Recall | Kill | StartWorker | StopWorker | EndJob
+Instruction = Send | Interrupt | Recall | Kill | StartWorker | StopWorker | Tell | EndJob

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nbpar.engine.backoff import delay_s
 from nbpar.engine.chunking import ChunkSizer
 from nbpar.engine.instructions import Chunk, EndJob
+from nbpar.engine.quarantine import ALONE_AFTER
 
 __all__ = ["Held", "JobPlan", "JobRecord", "Running", "WorkerRecord"]
 
@@ -63,6 +66,13 @@ class JobRecord:
     n_again: int = 0  # tasks in `waiting`
     n_unbegun: int = 0  # workers lost in a row before they began the chunk they had: loading the function kills them
     attempts: dict[int, int] = field(default_factory=dict)  # runs so far, of tasks that failed at least once
+    deaths: dict[int, int] = field(default_factory=dict)  # workers that died of a task
+    delayed: list[tuple[float, int, int]] = field(
+        default_factory=list
+    )  # a heap of (due_s, index, attempt): failed tasks before their next run
+    alone: deque[tuple[int, int]] = field(
+        default_factory=deque
+    )  # (index, attempt): due, and to be run while nothing else runs
     n_in_flight: int = 0
     paused: bool = False
     stopping: EndJob | None = None
@@ -78,13 +88,21 @@ class JobRecord:
 
     @property
     def n_waiting(self) -> int:
-        """Tasks that may be sent."""
+        """Tasks that may be sent beside others."""
         return self.n_available - self.next_index + self.n_again
 
     @property
     def exhausted(self) -> bool:
         """Whether all has been done that there is to do."""
-        return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0
+        return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0 and not self.delayed and not self.alone
+
+    def drop_all(self) -> None:
+        """Nothing more of it is to be done, nor to be waited for."""
+        self.waiting.clear()
+        self.delayed.clear()
+        self.alone.clear()
+        self.n_again = 0
+        self.next_index, self.closed = self.n_available, True
 
     def take(self, allowance: int | None) -> tuple[int, int, int] | None:
         """The next tasks to send as (start, stop, attempt), at most `allowance` of them; None when none may be sent."""
@@ -110,13 +128,36 @@ class JobRecord:
         self.next_index = stop = min(start + size, self.n_available)
         return start, stop, 1
 
-    def put_back(self, start: int, stop: int, attempt: int, *, last: bool = False) -> None:
-        """These tasks are to be done again: before all others, or after what waits already."""
+    def put_back(self, start: int, stop: int, attempt: int) -> None:
+        """These tasks are to be done again, before all others."""
+        if self.deaths.get(start, 0) >= ALONE_AFTER:  # one task: those that failed are sent singly
+            self.alone.appendleft((start, attempt))
+            return
         self.n_again += stop - start
-        if last:
-            self.waiting.append((start, stop, attempt))
-        else:
-            self.waiting.appendleft((start, stop, attempt))
+        self.waiting.appendleft((start, stop, attempt))
+
+    def retry(self, index: int, now_s: float) -> bool:
+        """A task failed; whether it will be tried again, after its time."""
+        n_runs = self.attempts.get(index, 0) + 1
+        if n_runs > self.plan.retries:
+            self.give_up(index)
+            return False
+        self.attempts[index] = n_runs
+        heapq.heappush(self.delayed, (now_s + delay_s(index, n_runs), index, n_runs + 1))
+        return True
+
+    def give_up(self, index: int) -> None:
+        """A task has failed for good."""
+        self.attempts.pop(index, None)
+        self.deaths.pop(index, None)
+
+    def release(self, now_s: float) -> None:
+        """Failed tasks whose time has come are to be done again."""
+        due = []
+        while self.delayed and self.delayed[0][0] <= now_s:
+            due.append(heapq.heappop(self.delayed))
+        for _, index, attempt in reversed(due):
+            self.put_back(index, index + 1, attempt)
 
     def put_back_lost(self, held: Held, running: Running | None) -> int | None:
         """Put back what a lost worker had not ended of a chunk; the index of the task that is to blame, if any."""

@@ -4,12 +4,16 @@ Owned and called by one dispatcher thread (:mod:`nbpar.backends.dispatcher`), so
 
 ::
 
-    job added / fed / cancelled --+                       +--> Send, Interrupt, Kill
+    job added / fed / cancelled --+                       +--> Send, Interrupt, Kill, Recall
     worker ready / lost ----------+--> Scheduler.decide --+--> StartWorker, StopWorker
-    tasks ended, time ------------+    (after each batch) +--> EndJob
+    tasks ended, time ------------+    (after each batch) +--> Tell, EndJob
 
-What bounds it: a worker holds at most two chunks; a job's tasks are ranges, not objects, apart from one number for each
-task that was tried more than once.
+What it asks: :mod:`~nbpar.engine.crew` which workers there should be, :mod:`~nbpar.engine.recalling` what waits behind
+a long task, :mod:`~nbpar.engine.backoff` when a failed task is tried again, :mod:`~nbpar.engine.quarantine` whether one
+may run alone.
+
+What bounds it: a worker holds at most two chunks; a job's tasks are ranges, not objects, apart from some numbers for
+each task that was tried more than once.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
 from nbpar.engine.crew import MAX_START_FAILURES, Crew
-from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Interrupt, Kill, Loss, Send
+from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Interrupt, Kill, Loss, Send, Tell
 from nbpar.engine.plans import Held, JobPlan, JobRecord, Running, WorkerRecord
+from nbpar.engine.quarantine import ALONE_AFTER, ALONE_S, DRAIN_S, MAX_DEATHS, Quarantine
 from nbpar.engine.recalling import RECALL_AFTER_S, is_waiting_for, recall, take_back
 
 __all__ = ["Scheduler"]
@@ -52,6 +57,8 @@ class Scheduler:
         self._touched: set[int] = (
             set()
         )  # jobs that may have ended since the last decision: all are not looked at each time
+        self._later: set[int] = set()  # jobs that may have failed tasks which wait for their time, or to run alone
+        self._quarantine = Quarantine()
         self._n_timed = 0  # jobs with a timeout
         self._n_chunks = 0
         self._pending: list[Instruction] = []
@@ -95,9 +102,7 @@ class Scheduler:
         job.stopping = status
         self._touched.add(job_id)
         job.stop_at_s = now_s + STOP_WAIT_S
-        job.waiting.clear()
-        job.n_again = 0
-        job.next_index, job.closed = job.n_available, True
+        job.drop_all()
         for worker_id, worker in enumerate(self._workers):
             mine = [held for held in worker.held if held.chunk.job_id == job_id]
             for held in mine:
@@ -137,11 +142,6 @@ class Scheduler:
         """Replace every worker as soon as it holds no chunk."""
         self._crew.recycle()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a worker holds a chunk."""
-        return any(worker.held for worker in self._workers)
-
     def replace(self, worker_id: int) -> None:
         """Replace one worker as soon as it holds no chunk; it gets no other meanwhile."""
         self._crew.replace(worker_id)
@@ -154,7 +154,7 @@ class Scheduler:
         """A starting worker said why it cannot work; it ends by itself, and that is not news."""
         self._crew.refused(worker_id)
 
-    def worker_lost(self, worker_id: int, running: Running | None) -> FailTask | None:
+    def worker_lost(self, worker_id: int, running: Running | None, now_s: float) -> FailTask | None:
         """A worker is gone; its board said that it was in `running`.
 
         Only the task that ran is to blame. Tasks that had not begun are done elsewhere at no cost; so are those of
@@ -167,16 +167,37 @@ class Scheduler:
         """
         worker = self._crew.lost(worker_id, has_jobs=bool(self._jobs))
         held = worker.held
+        self._later.update(one.chunk.job_id for one in held)  # what was to run alone may be to do again
         failed = self._lost_unbegun(held[0].chunk, running) if held else None
         for one in reversed(held):
             index = self._requeue(one, running)
             if index is None:
                 continue
-            if not _is_blamed(worker, one.chunk.chunk_id, index):  # the one that it was killed for ended just in time
+            if worker.timed_out not in (None, (one.chunk.chunk_id, index)):  # the one too long ended just in time
                 self._jobs[one.chunk.job_id].put_back(index, index + 1, one.chunk.attempt)
-            elif not self.task_failed(one.chunk.job_id, index):
-                failed = FailTask(one.chunk.job_id, index, worker.loss)
+            else:
+                loss: Loss = "died" if worker.timed_out is None else "timeout"
+                failed = self._lost_task(self._jobs[one.chunk.job_id], index, loss, now_s) or failed
         return failed
+
+    def _lost_task(self, job: JobRecord, index: int, loss: Loss, now_s: float) -> FailTask | None:
+        """The task that a worker was lost with: whether and how it is tried again."""
+        job_id = job.plan.job_id
+        n_deaths = job.deaths.get(index, 0)
+        if has_died := loss != "timeout":
+            n_deaths += 1
+            job.deaths[index] = n_deaths
+        if has_died and n_deaths >= MAX_DEATHS:
+            job.give_up(index)
+            return FailTask(job_id, index, loss, n_deaths)
+        if not self.task_failed(job_id, index, now_s):
+            return FailTask(job_id, index, loss, n_deaths)
+        if has_died and n_deaths >= ALONE_AFTER:
+            self._tell(job_id, f"Item {index} has killed {n_deaths} workers: its next try runs alone in the pool.")
+        return None
+
+    def _tell(self, job_id: int, text: str) -> None:
+        self._pending.append(Tell(job_id, text))
 
     def _lost_unbegun(self, chunk: Chunk, running: Running | None) -> FailTask | None:
         job = self._jobs.get(chunk.job_id)
@@ -246,19 +267,15 @@ class Scheduler:
                 job.n_in_flight -= chunk.stop - done_to
                 if job.stopping is None:
                     job.put_back(done_to, chunk.stop, chunk.attempt)
+                    self._later.add(chunk.job_id)
         return chunk if job is not None else None
 
-    def task_failed(self, job_id: int, index: int) -> bool:
+    def task_failed(self, job_id: int, index: int, now_s: float) -> bool:
         """A task failed; True when it will be tried again, False when that was its last run."""
         job = self._jobs.get(job_id)
-        if job is None or job.stopping is not None:
+        if job is None or job.stopping is not None or not job.retry(index, now_s):
             return False
-        n_runs = job.attempts.get(index, 0) + 1
-        if n_runs > job.plan.retries:
-            job.attempts.pop(index, None)
-            return False
-        job.attempts[index] = n_runs
-        job.put_back(index, index + 1, n_runs + 1, last=True)
+        self._later.add(job_id)
         return True
 
     # --- decisions ----------------------------------------------------------------------------------------------------
@@ -285,7 +302,10 @@ class Scheduler:
         self._pending.extend(self._crew.keep(now_s, has_jobs=bool(self._jobs)))
         if is_parked:
             take_back(self._workers, self._jobs, now_s, running)
-        if any(job.n_waiting > 0 for job in self._jobs.values()):
+        if self._later:
+            self._release(now_s)
+        is_held = (self._later or self._quarantine.is_on) and self._is_held(now_s)
+        if not is_held and any(job.n_waiting > 0 for job in self._jobs.values()):
             self._hand_out(now_s)
         if is_parked:
             self._pending.extend(recall(self._workers, now_s))
@@ -298,6 +318,10 @@ class Scheduler:
         looks = list(self._crew.looks(now_s))
         if any(len(worker.held) > 1 for worker in self._workers):
             looks.append(RECALL_AFTER_S)
+        later = (self._jobs[job_id] for job_id in self._later if job_id in self._jobs)
+        looks.extend(job.delayed[0][0] - now_s for job in later if job.delayed and not job.paused)
+        if (due_s := self._quarantine.due_s(now_s)) is not None:
+            looks.append(due_s - now_s)
         # Those that wait to be stopped stay among the touched; those with a timeout that run are on some worker.
         jobs = {held.chunk.job_id for worker in self._workers for held in worker.held} if self._n_timed else set()
         for job in (self._jobs[job_id] for job_id in jobs | self._touched if job_id in self._jobs):
@@ -309,25 +333,15 @@ class Scheduler:
 
     def _check_timeouts(self, now_s: float, running: Mapping[int, Running]) -> None:
         for worker_id, worker in enumerate(self._workers):
-            if worker.condemned is not None or (seen := running.get(worker_id)) is None or seen.index is None:
+            if worker.timed_out is not None or (seen := running.get(worker_id)) is None or seen.index is None:
                 continue
             for held in worker.held:
                 job = self._jobs.get(held.chunk.job_id)
                 if held.chunk.chunk_id != seen.chunk_id or job is None or job.plan.timeout_s is None:
                     continue
                 if now_s - seen.since_s > job.plan.timeout_s:
-                    self._condemn(worker_id, seen, "timeout")
-
-    def kill_for_memory(self, worker_id: int, running: Running) -> None:
-        """Kill a worker at the next :meth:`decide` and blame the task that it runs."""
-        if self._workers[worker_id].condemned is None:
-            self._condemn(worker_id, running, "memory")
-
-    def _condemn(self, worker_id: int, running: Running, loss: Loss) -> None:
-        worker = self._workers[worker_id]
-        worker.condemned = running.chunk_id, running.index if running.n_block <= 1 else None
-        worker.loss, worker.stale = loss, True
-        self._pending.append(Kill(worker_id))
+                    worker.timed_out, worker.stale = (seen.chunk_id, seen.index), True
+                    self._pending.append(Kill(worker_id))
 
     def _hand_out(self, now_s: float) -> None:
         """Give chunks to workers, the emptiest first, each from the job whose turn it is."""
@@ -338,6 +352,42 @@ class Scheduler:
                 if (chunk := self._next_chunk(worker, depth)) is not None:
                     worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
                     self._pending.append(Send(worker_id, chunk))
+
+    def _release(self, now_s: float) -> None:
+        """Failed tasks whose time has come are to be done again."""
+        for job_id in list(self._later):
+            job = self._jobs.get(job_id)
+            if job is None or not (job.delayed or job.alone):
+                self._later.discard(job_id)
+            elif not job.paused:
+                job.release(now_s)
+
+    def _is_held(self, now_s: float) -> bool:
+        """Whether nothing is handed out, for the sake of a task that is to run alone; begins it when all is quiet."""
+        waiting = (self._jobs[job_id] for job_id in sorted(self._later))
+        job = next((one for one in waiting if one.alone and not one.paused), None)
+        in_flight = {held.chunk.chunk_id for worker in self._workers for held in worker.held}
+        step = self._quarantine.step(now_s, is_wanted=job is not None, in_flight=in_flight)
+        if step == "go" and job is not None:
+            self._run_alone(job, now_s)
+        elif step == "give up" and job is not None:
+            text = f"Item {job.alone[0][0]} waits to run alone: other tasks take longer than {DRAIN_S:g} s."
+            self._tell(job.plan.job_id, text)
+        return step in ("go", "hold")
+
+    def _run_alone(self, job: JobRecord, now_s: float) -> None:
+        for worker_id, worker in self._crew.takes():
+            allowance = self._crew.allowance(worker)
+            if allowance is not None and allowance < 1:
+                continue
+            index, attempt = job.alone.popleft()
+            chunk = self._to_send(job, index, index + 1, attempt)
+            worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
+            self._pending.append(Send(worker_id, chunk))
+            self._quarantine.began(chunk.chunk_id, now_s)
+            for job_id in self._jobs.keys() - {job.plan.job_id}:
+                self._tell(job_id, f"Held for {ALONE_S:g} s at most: a task that killed workers runs alone.")
+            return
 
     @property
     def needs_board(self) -> bool:
@@ -352,16 +402,18 @@ class Scheduler:
             job_id = next(iter(self._turn))
             self._turn.move_to_end(job_id)
             job = self._jobs[job_id]
-            if job.paused or job.stopping is not None or depth >= job.sizer.depth(job.n_waiting):
+            if job.paused or job.stopping is not None or depth >= job.sizer.depth:
                 continue
             if depth and any(held.chunk.attempt > 1 for held in worker.held):
                 continue
             if (taken := job.take(allowance)) is not None:
-                start, stop, attempt = taken
-                job.n_in_flight += stop - start
-                self._n_chunks += 1
-                return Chunk(self._n_chunks, job_id, start, stop, attempt)
+                return self._to_send(job, *taken)
         return None
+
+    def _to_send(self, job: JobRecord, start: int, stop: int, attempt: int) -> Chunk:
+        job.n_in_flight += stop - start
+        self._n_chunks += 1
+        return Chunk(self._n_chunks, job.plan.job_id, start, stop, attempt)
 
     def _end_jobs(self, now_s: float) -> None:
         touched, self._touched = self._touched, set()
@@ -390,10 +442,3 @@ class Scheduler:
     def held_chunks(self, worker_id: int) -> Iterable[Chunk]:
         """Chunks a worker holds, the running one first."""
         return [held.chunk for held in list(self._workers[worker_id].held)]
-
-
-def _is_blamed(worker: WorkerRecord, chunk_id: int, index: int) -> bool:
-    """Whether a lost worker was killed for this task, or for none in particular."""
-    if worker.condemned is None:
-        return True
-    return worker.condemned[0] == chunk_id and worker.condemned[1] in (None, index)

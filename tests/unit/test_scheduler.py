@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nbpar.engine.backoff import FIRST_S, MAX_S, SPREAD, delay_s
 from nbpar.engine.crew import EXIT_WAIT_S, KILL_AFTER_S, MAX_START_FAILURES, TERMINATE_AFTER_S
 from nbpar.engine.instructions import (
     Chunk,
@@ -22,8 +23,10 @@ from nbpar.engine.instructions import (
     Send,
     StartWorker,
     StopWorker,
+    Tell,
 )
 from nbpar.engine.plans import JobPlan, Running
+from nbpar.engine.quarantine import ALONE_AFTER, ALONE_S, DRAIN_S, MAX_DEATHS, REST_S
 from nbpar.engine.recalling import RECALL_AFTER_S
 from nbpar.engine.scheduler import STOP_WAIT_S, Scheduler
 
@@ -50,6 +53,7 @@ class FakeWorker:
     since_s: float = 0.0
     n_tasks: int = 0
     doomed: bool = False
+    timed_out: bool = False
     asked_at_s: float | None = None
 
 
@@ -61,6 +65,8 @@ class FakeJob:
     max_in_flight: int | None
     timeout_s: float | None
     n_failures: Counter[int] = field(default_factory=Counter)
+    n_deaths: Counter[int] = field(default_factory=Counter)
+    not_before_s: dict[int, float] = field(default_factory=dict)  # failed tasks: when they may run again
     good: set[int] = field(default_factory=set)
     bad: set[int] = field(default_factory=set)
     paused: bool = False
@@ -85,6 +91,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.workers = [FakeWorker() for _ in range(N_WORKERS)]
         self.jobs: dict[int, FakeJob] = {}
+        self.alone: tuple[Chunk, float] | None = None  # the last chunk that was to run alone, and when it was sent
 
     # --- what the dispatcher does -------------------------------------------------------------------------------------
 
@@ -114,6 +121,17 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert 0 <= chunk.start < chunk.stop <= job.n_available
                 assert job.todo is None or job.todo.issuperset(range(chunk.start, chunk.stop))
                 assert chunk.attempt == 1 or len(chunk) == 1
+                if chunk.attempt > 1:
+                    assert chunk.attempt == job.n_failures[chunk.start] + 1
+                    assert self.now_s >= job.not_before_s[chunk.start] - 1e-9, "tried again too soon"
+                in_flight = [one for other in range(N_WORKERS) for one in self.scheduler.held_chunks(other)]
+                in_flight.remove(chunk)
+                if self.alone is not None and self.alone[0] in in_flight:
+                    assert self.now_s >= self.alone[1] + ALONE_S, "a task is sent beside one that runs alone"
+                if job.n_deaths[chunk.start] >= ALONE_AFTER:
+                    # What this very decision sends is in flight as well; nothing may be that a worker has.
+                    assert not in_flight, "a task that killed two workers runs beside others"
+                    self.alone = chunk, self.now_s
                 worker.inbox.append(FakeChunk(chunk, chunk.start, chunk.start))
                 job.n_sent += len(chunk)
                 self.scheduler.sent(worker_id, chunk.chunk_id, 10)
@@ -135,15 +153,19 @@ class SchedulerMachine(RuleBasedStateMachine):
                     timeout_s = self.jobs[head.chunk.job_id].timeout_s
                     assert timeout_s is not None, "a task was killed that nobody wanted to end"
                     assert self.now_s - worker.since_s > timeout_s
+                    worker.timed_out = True
                 if not gently:
                     worker.doomed = True
+            case Tell(job_id, text):
+                assert self.jobs[job_id].status is None
+                assert text.endswith(".")
             case StartWorker(worker_id):
                 assert self.workers[worker_id].state == "absent"
                 self.workers[worker_id] = FakeWorker("starting")
             case StopWorker(worker_id):
                 worker = self.workers[worker_id]
                 assert worker.state == "ready"
-                assert not worker.inbox
+                assert all(one.recalled for one in worker.inbox), "it holds a chunk that is still to be run"
                 worker.state = "stopping"
             case EndJob(job_id, status):
                 job = self.jobs[job_id]
@@ -160,6 +182,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert index not in job.good | job.bad, f"task {index} ended twice"
         (job.bad if failed else job.good).add(index)
 
+    def wait(self, job: FakeJob, index: int) -> None:
+        """A task has failed and is to be tried again later."""
+        job.not_before_s[index] = self.now_s + delay_s(index, job.n_failures[index])
+
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: sum(job.status is None for job in self.jobs.values()) < 3)
@@ -167,7 +193,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         n_tasks=st.integers(0, 12),
         closed=st.booleans(),
         chunk_size=st.one_of(st.none(), st.integers(1, 4)),
-        retries=st.integers(0, 2),
+        retries=st.integers(0, 4),
         max_in_flight=st.one_of(st.none(), st.integers(1, 3)),
         timeout_s=st.one_of(st.none(), st.just(1.0)),
         mask=st.one_of(st.none(), st.integers(0, 4095)),
@@ -286,7 +312,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                     if job.stopped_at_s is None:
                         job.n_failures[index] += 1
                         assert job.n_failures[index] <= job.retries + 1
-                    if not self.scheduler.task_failed(one.chunk.job_id, index):
+                    if self.scheduler.task_failed(one.chunk.job_id, index, self.now_s):
+                        self.wait(job, index)
+                    else:
                         self.settle(job, index, failed=True)
                 else:
                     self.settle(job, index, failed=False)
@@ -330,32 +358,80 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         head = worker.inbox[0] if worker.inbox else None
         running = Running(head.chunk.chunk_id, worker.running, worker.since_s) if head and worker.begun else None
-        lost = self.scheduler.worker_lost(worker_id, running)
+        expected = self.expected_loss(worker_id, head)
+        lost = self.scheduler.worker_lost(worker_id, running, self.now_s)
         if lost is not None and lost.loss == "function":
             self.scheduler.stop_job(lost.job_id, EndJob(lost.job_id, "failed"), self.now_s)
             job = self.jobs[lost.job_id]
             job.stopped_at_s = self.now_s if job.stopped_at_s is None else job.stopped_at_s
-        elif lost is not None:
-            assert head is not None
-            assert lost.job_id == head.chunk.job_id
-            only_one_left = head.chunk.stop - head.told == 1
-            assert lost.index == worker.running or (worker.running is None and only_one_left), "not the one that ran"
-            job = self.jobs[lost.job_id]
-            assert job.status is None
-            assert job.stopped_at_s is None, "a task of a job that was stopped is blamed"
-            self.settle(job, lost.index, failed=True)
+        else:
+            assert lost == expected
+        if lost is not None and lost == expected:
+            self.settle(self.jobs[lost.job_id], lost.index, failed=True)
         self.workers[worker_id] = FakeWorker()
         self.decide()
 
-    @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 1.2, 2.5]))
+    @rule(
+        worker_id=st.integers(0, N_WORKERS - 1),
+        outcomes=st.lists(st.sampled_from(["value", "error", "death", "death", "long"]), min_size=1, max_size=6),
+        seconds=st.sampled_from([0.1, 0.6, 3.0]),
+    )
+    def work(self, worker_id: int, outcomes: list[str], seconds: float) -> None:
+        """A worker gets on: some tasks in a row, each with another end."""
+        for outcome in outcomes:
+            self.time_passes(seconds)
+            self.the_doomed_die()
+            self.get_ready(worker_id)
+            self.begin_task(worker_id)
+            if outcome == "death":
+                self.die(worker_id)
+            elif outcome != "long":
+                self.end_task(worker_id, told=True, failed=outcome == "error", given_back=False)
+
+    def expected_loss(self, worker_id: int, head: FakeChunk | None) -> FailTask | None:
+        """What is to become of the task that the worker dies in: the one that ran, or the only one that may have."""
+        worker = self.workers[worker_id]
+        if head is None or not worker.begun or head.chunk not in self.scheduler.held_chunks(worker_id):
+            return None
+        job_id, index = head.chunk.job_id, worker.running
+        job = self.jobs[job_id]
+        if job.status is not None or job.stopped_at_s is not None:
+            return None
+        if index is None:
+            if head.chunk.stop - head.told != 1:
+                return None
+            index = head.told
+        job.n_failures[index] += 1
+        job.n_deaths[index] += not worker.timed_out
+        n_failures, n_deaths = job.n_failures[index], job.n_deaths[index]
+        assert n_failures <= job.retries + 1, "run more often than was asked"
+        if n_deaths == MAX_DEATHS and not worker.timed_out:
+            return FailTask(job_id, index, "died", n_deaths)
+        if n_failures > job.retries:
+            return FailTask(job_id, index, "timeout" if worker.timed_out else "died", n_deaths)
+        self.wait(job, index)
+        return None
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 1.2, 2.5, 25.0]))
     def time_passes(self, seconds: float) -> None:
         # The dispatcher never sleeps past the moment at which the scheduler wants to look.
         until_s = self.now_s + seconds
-        while (look_s := self.scheduler.next_look_s(self.now_s)) is not None and self.now_s + look_s < until_s:
+        while (look_s := self.look_s()) is not None and self.now_s + look_s < until_s:
             self.now_s += max(look_s, 0.01)
             self.decide()
         self.now_s = max(self.now_s, until_s)
         self.decide()
+
+    def look_s(self) -> float | None:
+        """When the scheduler wants to look; it must not oversleep the time of a task that is to be tried again."""
+        look_s = self.scheduler.next_look_s(self.now_s)
+        for job_id, job in self.jobs.items():
+            known = self.scheduler._jobs.get(job_id)
+            if known is not None and known.delayed and not job.paused:
+                due_s = min(due_s for due_s, *_ in known.delayed)
+                assert due_s > self.now_s, "its time has come, but it was not made ready"
+                assert look_s is not None and self.now_s + look_s <= due_s
+        return look_s
 
     @rule()
     def the_doomed_die(self) -> None:
@@ -414,6 +490,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 job.paused, job.closed = False, True
                 self.scheduler.pause(job_id, paused=False)
                 self.scheduler.feed(job_id, job.n_available, closed=True, todo=None if job.todo is None else [])
+                self.decide()
         for _ in range(2000):
             if all(job.status is not None for job in self.jobs.values()):
                 break
@@ -473,17 +550,17 @@ def test_workers_are_shared_fairly_when_two_jobs_wait() -> None:
     assert abs(counts[1] - counts[2]) <= 2
 
 
-def test_small_job_is_served_at_once_when_a_large_one_with_long_tasks_runs() -> None:
+def test_small_job_is_served_at_once_when_a_large_one_runs() -> None:
     scheduler = ready_scheduler(1)
     scheduler.add_job(JobPlan(job_id=1, n_available=1000, chunk_size=1))
     (send,) = sends(scheduler.decide(1.0, {}))
     scheduler.add_job(JobPlan(job_id=2, n_available=1))
-    finish(scheduler, send, work_s=1.0)
+    finish(scheduler, send)
     served = []
     for _ in range(2):
         (send,) = sends(scheduler.decide(1.0, {}))
         served.append(send.chunk.job_id)
-        finish(scheduler, send, work_s=1.0)
+        finish(scheduler, send)
     assert 2 in served
 
 
@@ -560,7 +637,7 @@ def test_worker_is_replaced_when_it_survived_a_gentle_kill() -> None:
 
 def test_idle_worker_comes_back_with_the_next_job_when_it_was_killed() -> None:
     scheduler = ready_scheduler(2)
-    scheduler.worker_lost(0, None)
+    scheduler.worker_lost(0, None, 1.0)
     assert scheduler.decide(1.0, {}) == [], "neither is a worker started nor the other one stopped"
     scheduler.add_job(JobPlan(job_id=1, n_available=1))
     told = scheduler.decide(1.0, {})
@@ -617,7 +694,7 @@ def test_task_is_not_blamed_when_the_timeout_was_another_ones() -> None:
     (send,) = sends(scheduler.decide(1.0, {}))
     late = Running(send.chunk.chunk_id, 0, 1.0)
     assert scheduler.decide(2.5, {0: late}) == [Kill(0)]
-    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 1, 2.5)) is None
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 1, 2.5), 2.5) is None
 
 
 def test_task_is_blamed_when_its_timeout_has_passed() -> None:
@@ -627,7 +704,7 @@ def test_task_is_blamed_when_its_timeout_has_passed() -> None:
     late = Running(send.chunk.chunk_id, 2, 1.0)
     assert scheduler.decide(1.9, {0: late}) == []
     assert scheduler.decide(2.5, {0: late}) == [Kill(0)]
-    assert scheduler.worker_lost(0, late) == FailTask(1, 2, "timeout")
+    assert scheduler.worker_lost(0, late, 2.5) == FailTask(1, 2, "timeout")
 
 
 def test_job_fails_when_no_worker_survives_loading_its_function() -> None:
@@ -637,7 +714,7 @@ def test_job_fails_when_no_worker_survives_loading_its_function() -> None:
     for attempt in range(1, MAX_START_FAILURES + 1):
         assert lost is None
         assert sends(scheduler.decide(attempt, {}))
-        lost = scheduler.worker_lost(0, None)
+        lost = scheduler.worker_lost(0, None, 1.0)
         scheduler.decide(attempt, {})
         scheduler.worker_ready(0)
     assert lost is not None
@@ -651,7 +728,7 @@ def test_starting_stops_when_no_worker_gets_ready() -> None:
     for _ in range(MAX_START_FAILURES):
         assert not scheduler.start_failed
         assert scheduler.decide(now_s, {}) == [StartWorker(0)]
-        scheduler.worker_lost(0, None)
+        scheduler.worker_lost(0, None, 1.0)
         assert scheduler.decide(now_s, {}) == []
         now_s += 6.0
     assert scheduler.start_failed
@@ -669,7 +746,7 @@ def test_a_failed_start_is_tried_again_later_when_another_worker_is_up() -> None
     scheduler.worker_ready(0)
     now_s = 0.0
     for _ in range(MAX_START_FAILURES + 2):
-        scheduler.worker_lost(1, None)
+        scheduler.worker_lost(1, None, 1.0)
         assert StartWorker(1) not in scheduler.decide(now_s, {})
         assert not scheduler.start_failed
         now_s += 6.0
@@ -681,7 +758,7 @@ def test_workers_end_when_the_pool_was_idle_long_enough() -> None:
     assert scheduler.decide(1.0, {}) == []
     assert scheduler.next_look_s(1.0) == pytest.approx(10.0, abs=1.0)
     assert scheduler.decide(20.0, {}) == [StopWorker(0, "idle")]
-    scheduler.worker_lost(0, None)
+    scheduler.worker_lost(0, None, 1.0)
     assert scheduler.decide(21.0, {}) == []
 
 
@@ -706,7 +783,7 @@ def test_chunk_is_redone_singly_when_nobody_knows_which_task_killed_the_worker()
     scheduler = ready_scheduler(1)
     scheduler.add_job(JobPlan(job_id=1, n_available=3, chunk_size=3))
     (send,) = sends(scheduler.decide(0.0, {}))
-    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, None, 0.0)) is None
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, None, 0.0), 0.0) is None
     scheduler.decide(0.0, {})
     scheduler.worker_ready(0)
     sizes = []
@@ -722,7 +799,7 @@ def test_only_running_task_is_lost_when_its_worker_dies() -> None:
     scheduler.add_job(JobPlan(job_id=1, n_available=10, chunk_size=10))
     (send,) = sends(scheduler.decide(0.0, {}))
     scheduler.tasks_ended(0, send.chunk.chunk_id, done_to=3, final=False, work_s=0.0)
-    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 6, 0.0)) == FailTask(1, 6, "died")
+    assert scheduler.worker_lost(0, Running(send.chunk.chunk_id, 6, 0.0), 0.0) == FailTask(1, 6, "died", 1)
     scheduler.decide(0.0, {})
     scheduler.worker_ready(0)
     again: list[int] = []
@@ -740,10 +817,266 @@ def test_deciding_stays_cheap_when_many_tasks_are_to_be_done_again() -> None:
     (send,) = sends(scheduler.decide(0.0, {}))
     finish(scheduler, send, 1e-9)
     for index in range(n_tasks):
-        assert scheduler.task_failed(1, index)
+        assert scheduler.task_failed(1, index, 0.0)
     n_again = 0
-    while found := sends(scheduler.decide(0.0, {})):
+    while found := sends(scheduler.decide(1.0, {})):
         n_again += sum(len(one.chunk) for one in found)
         for one in found:
             finish(scheduler, one, 1e-9)
     assert n_again == n_tasks
+
+
+# --- tasks that are tried again ---------------------------------------------------------------------------------------
+
+
+def fail(scheduler: Scheduler, send: Send, now_s: float) -> bool:
+    """The one task of a chunk fails; whether it will be tried again."""
+    finish(scheduler, send)
+    return scheduler.task_failed(send.chunk.job_id, send.chunk.start, now_s)
+
+
+def test_waits_double_up_to_their_limit_and_differ_from_task_to_task() -> None:
+    for index in range(200):
+        waits_s = [delay_s(index, n_runs) for n_runs in range(1, 12)]
+        assert waits_s[:6] == sorted(waits_s[:6])
+        assert all(0 < wait_s <= MAX_S for wait_s in waits_s)
+        for n_runs in range(1, 6):
+            exact_s = FIRST_S * 2 ** (n_runs - 1)
+            assert exact_s <= waits_s[n_runs - 1] <= exact_s * (1 + SPREAD)
+    assert len({delay_s(index, 3) for index in range(200)}) == 200
+    assert delay_s(7, 10**9) <= MAX_S
+
+
+def test_failed_task_waits_for_its_time_while_others_go_on() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=3, chunk_size=1, retries=1))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    assert fail(scheduler, send, 1.0)
+    for index in (1, 2):
+        (other,) = sends(scheduler.decide(1.0, {}))
+        assert other.chunk.start == index
+        finish(scheduler, other)
+    assert scheduler.decide(1.0, {}) == [], "the job is not over while a task waits"
+    wait_s = delay_s(0, 1)
+    assert scheduler.next_look_s(1.0) == pytest.approx(wait_s)
+    assert scheduler.decide(1.0 + wait_s - 0.001, {}) == []
+    (again,) = sends(scheduler.decide(1.0 + wait_s, {}))
+    assert (again.chunk.start, again.chunk.attempt) == (0, 2)
+    assert scheduler.next_look_s(1.0 + wait_s) is None
+    finish(scheduler, again)
+    assert scheduler.decide(1.2, {}) == [EndJob(1, "done")]
+
+
+def test_failed_tasks_come_before_new_ones_when_their_time_has_come() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=10, chunk_size=1, retries=1))
+    for at_s in (1.0, 1.01):
+        (send,) = sends(scheduler.decide(at_s, {}))
+        assert fail(scheduler, send, at_s)
+    order = []
+    for _ in range(3):
+        (send,) = sends(scheduler.decide(2.0, {}))
+        order.append((send.chunk.start, send.chunk.attempt))
+        finish(scheduler, send)
+    assert order == [(0, 2), (1, 2), (2, 1)]
+
+
+def test_waiting_task_is_dropped_when_its_job_is_stopped() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1, retries=5))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    assert fail(scheduler, send, 1.0)
+    scheduler.stop_job(1, EndJob(1, "cancelled"), 1.01)
+    assert scheduler.decide(1.01, {}) == [EndJob(1, "cancelled")]
+    assert scheduler.next_look_s(1.01) is None
+    assert scheduler.decide(9.0, {}) == []
+
+
+def test_waiting_task_is_held_while_its_job_is_paused() -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1, retries=5))
+    (send,) = sends(scheduler.decide(1.0, {}))
+    assert fail(scheduler, send, 1.0)
+    scheduler.pause(1, paused=True)
+    assert scheduler.next_look_s(1.0) is None
+    assert scheduler.decide(9.0, {}) == []
+    scheduler.pause(1, paused=False)
+    (again,) = sends(scheduler.decide(9.0, {}))
+    assert again.chunk.attempt == 2
+
+
+# --- tasks that kill workers ------------------------------------------------------------------------------------------
+
+
+class Deadly:
+    """A job whose task 0 kills workers, on a scheduler whose worker 0 is the one that it gets at first."""
+
+    def __init__(self, n_workers: int, retries: int = 9, **options: int) -> None:
+        self.now_s = 1.0
+        self.scheduler = ready_scheduler(n_workers, **options)
+        self.scheduler.add_job(JobPlan(job_id=1, n_available=1, retries=retries))
+        (self.send,) = sends(self.scheduler.decide(self.now_s, {}))
+
+    def die(self) -> FailTask | None:
+        """Task 0 kills its worker."""
+        running = Running(self.send.chunk.chunk_id, 0, self.now_s)
+        return self.scheduler.worker_lost(self.send.worker_id, running, self.now_s)
+
+    def decide(self, wait_s: float = 0.0) -> list[Instruction]:
+        self.now_s += wait_s
+        told = self.scheduler.decide(self.now_s, {})
+        for one in told:
+            if isinstance(one, StartWorker):
+                self.scheduler.worker_ready(one.worker_id)
+        return told + self.scheduler.decide(self.now_s, {})
+
+    def die_twice(self) -> list[Instruction]:
+        """Until it is to run alone; what was told by then."""
+        assert self.die() is None
+        (self.send,) = sends(self.decide(1.0))
+        assert self.die() is None
+        return self.decide()
+
+    def busy(self) -> list[Send]:
+        """Another job's tasks, one on each worker, at the moment at which task 0 is to run alone."""
+        self.die_twice()
+        self.scheduler.add_job(JobPlan(job_id=2, n_available=100, chunk_size=1))
+        others = sends(self.decide())
+        assert {send.chunk.job_id for send in others} == {2}
+        assert sends(self.decide(1.0)) == [], "something is handed out although the pool is to get quiet"
+        return others
+
+
+def test_task_that_killed_two_workers_is_said_to_run_alone() -> None:
+    deadly = Deadly(1)
+    told = deadly.die_twice()
+    assert [one.text for one in told if isinstance(one, Tell)] == [
+        "Item 0 has killed 2 workers: its next try runs alone in the pool."
+    ]
+
+
+def test_task_is_given_up_when_it_kills_a_third_worker_whatever_its_retries() -> None:
+    deadly = Deadly(1)
+    deadly.die_twice()
+    (deadly.send,) = sends(deadly.decide(1.0))
+    assert deadly.send.chunk.attempt == 3
+    assert deadly.die() == FailTask(1, 0, "died", 3)
+    assert EndJob(1, "done") in deadly.decide()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_task_is_given_up_earlier_when_that_is_all_that_was_asked(retries: int) -> None:
+    deadly = Deadly(1, retries)
+    for _ in range(retries):
+        assert deadly.die() is None
+        (deadly.send,) = sends(deadly.decide(1.0))
+    assert deadly.die() == FailTask(1, 0, "died", retries + 1)
+    assert sends(deadly.decide(9.0)) == []
+
+
+def test_task_goes_on_running_alone_when_it_fails_otherwise() -> None:
+    deadly = Deadly(2)
+    first, second = deadly.busy()
+    for send in (first, second):
+        finish(deadly.scheduler, send)
+    (alone,) = sends(deadly.decide())
+    assert fail(deadly.scheduler, alone, deadly.now_s)
+    first, second = sends(deadly.decide())
+    assert sends(deadly.decide(1.0)) == []
+    for send in (first, second):
+        finish(deadly.scheduler, send)
+    (deadly.send,) = sends(deadly.decide())
+    assert deadly.send.chunk.attempt == 4
+    assert deadly.die() == FailTask(1, 0, "died", 3)
+
+
+def test_nothing_is_handed_out_beside_a_task_that_runs_alone() -> None:
+    deadly = Deadly(2)
+    first, second = deadly.busy()
+    finish(deadly.scheduler, first)
+    assert deadly.decide(0.1) == []
+    finish(deadly.scheduler, second)
+    told = deadly.decide(0.1)
+    (alone,) = sends(told)
+    assert (alone.chunk.job_id, alone.chunk.attempt) == (1, 3)
+    assert [one.job_id for one in told if isinstance(one, Tell)] == [2], "the other job is told why it is held"
+    assert deadly.decide(5.0) == []
+    finish(deadly.scheduler, alone)
+    assert [send.chunk.job_id for send in sends(deadly.decide())] == [2, 2]
+
+
+def test_others_go_on_when_the_task_that_runs_alone_takes_long() -> None:
+    deadly = Deadly(2)
+    for send in deadly.busy():
+        finish(deadly.scheduler, send)
+    (alone,) = sends(deadly.decide())
+    assert deadly.scheduler.next_look_s(deadly.now_s) == pytest.approx(ALONE_S)
+    (other,) = sends(deadly.decide(ALONE_S))
+    assert other.worker_id != alone.worker_id
+    assert deadly.scheduler.next_look_s(deadly.now_s) is None
+
+
+def test_others_go_on_when_the_pool_does_not_get_quiet() -> None:
+    deadly = Deadly(2)
+    first, _ = deadly.busy()
+    finish(deadly.scheduler, first)
+    assert deadly.decide(0.5) == []
+    assert deadly.scheduler.next_look_s(deadly.now_s) == pytest.approx(DRAIN_S - 0.5)
+    told = deadly.decide(DRAIN_S - 0.5)
+    (other,) = sends(told)
+    assert other.worker_id == first.worker_id
+    assert [one.text for one in told if isinstance(one, Tell)] == [
+        "Item 0 waits to run alone: other tasks take longer than 2 s."
+    ]
+    assert deadly.scheduler.next_look_s(deadly.now_s) == pytest.approx(REST_S)
+    finish(deadly.scheduler, other)
+    (other,) = sends(deadly.decide(REST_S - 0.1))
+    finish(deadly.scheduler, other)
+    assert deadly.decide(0.2) == [], "after a while it is tried again"
+
+
+def test_task_runs_alone_as_soon_as_all_is_quiet_by_chance() -> None:
+    deadly = Deadly(1)
+    (other,) = deadly.busy()
+    assert [type(one) for one in deadly.decide(DRAIN_S)] == [Tell]
+    finish(deadly.scheduler, other)
+    (alone,) = sends(deadly.decide())
+    assert alone.chunk.job_id == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "pause"])
+def test_others_go_on_when_the_task_that_was_to_run_alone_does_not(how: str) -> None:
+    deadly = Deadly(2)
+    first, _ = deadly.busy()
+    finish(deadly.scheduler, first)
+    if how == "stop":
+        deadly.scheduler.stop_job(1, EndJob(1, "cancelled"), deadly.now_s)
+    else:
+        deadly.scheduler.pause(1, paused=True)
+    assert [send.chunk.job_id for send in sends(deadly.decide())] == [2]
+    assert deadly.scheduler.next_look_s(deadly.now_s) is None
+
+
+def test_task_is_to_run_alone_still_when_its_worker_died_before_it_began() -> None:
+    deadly = Deadly(2)
+    first, second = deadly.busy()
+    for send in (first, second):
+        finish(deadly.scheduler, send)
+    (alone,) = sends(deadly.decide())
+    assert deadly.scheduler.worker_lost(alone.worker_id, None, deadly.now_s) is None
+    (again,) = sends(deadly.decide())
+    assert (again.chunk.start, again.chunk.attempt) == (alone.chunk.start, alone.chunk.attempt)
+    assert sends(deadly.decide(1.0)) == []
+
+
+def test_one_worker_is_replaced_when_it_is_free() -> None:
+    scheduler = ready_scheduler(2)
+    scheduler.add_job(JobPlan(job_id=1, n_available=10, chunk_size=1))
+    first, second = sends(scheduler.decide(1.0, {}))
+    scheduler.replace(first.worker_id)
+    assert scheduler.decide(1.0, {}) == []
+    finish(scheduler, second)
+    finish(scheduler, first)
+    told = scheduler.decide(1.0, {})
+    assert StopWorker(first.worker_id, "replaced") in told
+    assert [send.worker_id for send in sends(told)] == [second.worker_id]
