@@ -1,9 +1,10 @@
 """Which files are checkpoints, and may be trusted; and how a new one comes to be.
 
 Results are pickles, and loading a pickle runs what stands in it. So a file is used only if it belongs to this user and
-nobody else may write to it. All checks read by way of SQLite alone: to open and close a file beside it would drop the
-locks that other connections of this process have (https://www.sqlite.org/howtocorrupt.html). A file that is refused is
-not changed. Called by :mod:`nbpar.store.journal`.
+nobody else may write to it; that is seen before it is opened, and once more when SQLite has opened it and what lies
+beside it, so that an exchange in between is noticed. All checks read by way of SQLite alone: to open and close a file
+beside it would drop the locks that other connections of this process have (https://www.sqlite.org/howtocorrupt.html).
+A file that is refused is not changed. Called by :mod:`nbpar.store.journal`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from nbpar.errors import CheckpointError
 
-__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "check", "create", "open_for_reading"]
+__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "check", "check_owners", "create", "open_for_reading"]
 
 APPLICATION_ID = int.from_bytes(b"nbpr", "big")
 """In the header of the file; `file` and other programs show it."""
@@ -61,12 +62,23 @@ def check(path: Path) -> bool:
     """
     if not _is_there(path):
         return False
-    for one in (path, *(_beside(path, side) for side in _SIDES)):
-        _check_owner(path, one)
+    check_owners(path)
     if not os.access(path, os.R_OK | os.W_OK):
         raise CheckpointError(str(path), "it may not be read and written by this user")
     _check_content(path)
     return True
+
+
+def check_owners(path: Path) -> None:
+    """See whether a file, and what lies beside it, are this user's alone to write.
+
+    Raises
+    ------
+    CheckpointError
+        When they are not.
+    """
+    for one in (path, *(_beside(path, side) for side in _SIDES)):
+        _check_owner(path, one)
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -107,7 +119,7 @@ def _check_owner(path: Path, one: Path) -> None:
     what = "it" if one == path else f"{one.name} beside it"
     if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
         why = f"{what} belongs to another user, and loading results runs what stands in the file"
-        raise CheckpointError(str(path), why)
+        raise CheckpointError(str(path), f"{why} (if you trust it: copy it, and name the copy)")
     if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"{what} may be written by others, and loading results runs what stands in the file"
         raise CheckpointError(str(path), f"{why} (if you trust it: chmod go-w {one.name})")
@@ -174,7 +186,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _beside(path: Path, side: str) -> Path:
-    return path.with_name(path.name + side)
+    return Path(os.path.realpath(path) + side)  # SQLite follows links, too
 
 
 def _has_log(path: Path) -> bool:
@@ -195,6 +207,7 @@ def create(path: Path) -> None:
     CheckpointError
         When it cannot be made there.
     """
+    named, path = path, Path(os.path.realpath(path))
     made = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -211,7 +224,7 @@ def create(path: Path) -> None:
         finally:
             made.unlink(missing_ok=True)
     except (OSError, sqlite3.Error, ValueError) as error:
-        raise CheckpointError(str(path), f"it cannot be made: {error}", was_there=False) from error
+        raise CheckpointError(str(named), f"it cannot be made: {error}", was_there=False) from error
 
 
 def _put_in_place(made: Path, path: Path) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nbpar.errors import CheckpointError
-from nbpar.store.files import check, create, open_for_reading
+from nbpar.store.files import check, check_owners, create, open_for_reading
 
 __all__ = ["FunctionRow", "Journal", "Version", "describe"]
 
@@ -94,9 +94,12 @@ class Journal:
             connection.execute("PRAGMA journal_mode=WAL")  # where the folder cannot have it SQLite keeps the old mode
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-        except sqlite3.Error as error:
+            check_owners(self.path)  # of what is open now; nothing has been loaded from it
+        except (sqlite3.Error, CheckpointError) as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, CheckpointError):
+                raise
             raise _refused(self.path, error) from error
         self._connection = connection
         _open_journals.add(self)

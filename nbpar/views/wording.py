@@ -21,8 +21,12 @@ __all__ = [
     "tasks",
 ]
 
-# What XML forbids and what does not encode to UTF-8 (lone surrogates); a traceback's colour codes begin with \x1b.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# What XML forbids and what does not encode to UTF-8 (lone surrogates); a traceback's colour codes begin with \x1b. And
+# what turns the direction of the text that follows: an item could make the error beside it read as another.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _COLOUR_CODE = re.compile("\x1b\\[[0-9;]*m")
 
 

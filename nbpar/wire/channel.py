@@ -35,6 +35,7 @@ _WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below mal
 _MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
 _MAX_PARTS = 512  # IOV_MAX is 1024 on Linux and macOS
 _FDS_BYTES = socket.CMSG_LEN(64 * 4) if hasattr(socket, "CMSG_LEN") else 0  # room for 64 descriptors
+_CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has no such flag
 _JOINED_BYTES = 1 << 12  # up to here copying a payload behind its header is cheaper than a second piece
 
 
@@ -366,10 +367,14 @@ class WorkerChannel:
     def _receive_some(self) -> tuple[bytes, Sequence[int]]:
         if sys.platform == "win32":
             return self._socket.recv(_WORKER_READ_BYTES), ()
-        data, ancillary, _flags, _address = self._socket.recvmsg(_WORKER_READ_BYTES, _FDS_BYTES)
+        # Memory that programs inherit which tasks start is theirs to read, and lives as long as they do.
+        data, ancillary, _flags, _address = self._socket.recvmsg(_WORKER_READ_BYTES, _FDS_BYTES, _CLOSED_ON_EXEC)
         fds = array.array("i")
         for _level, _type, some in ancillary:
             fds.frombytes(some)
+        if not _CLOSED_ON_EXEC:
+            for fd in fds:
+                os.set_inheritable(fd, False)
         return data, fds
 
     def closed_by_kernel(self) -> bool:

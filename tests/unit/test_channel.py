@@ -202,6 +202,21 @@ def test_descriptor_is_the_right_one_when_its_owner_closed_it_before_it_left(pai
     os.close(read_end)
 
 
+@pytest.mark.parametrize("flag", ["system", "none"])
+def test_descriptors_are_not_for_programs_that_are_started_later(
+    pair: Pair, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if flag == "none":  # as on macOS
+        monkeypatch.setattr("nbpar.wire.channel._CLOSED_ON_EXEC", 0)
+    kernel, worker = pair
+    read_end, write_end = os.pipe()
+    kernel.send(Message(2, fds=[read_end, write_end]))
+    got = worker.receive().fds
+    assert [os.get_inheritable(fd) for fd in got] == [False, False]
+    for fd in (*got, read_end, write_end):
+        os.close(fd)
+
+
 def test_whole_messages_are_heard_when_the_other_side_died_after_them(pair: Pair) -> None:
     kernel, worker = pair
     worker.send(Message(1))
