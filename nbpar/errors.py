@@ -24,6 +24,7 @@ __all__ = [
     "RemoteError",
     "SerializationError",
     "TaskError",
+    "TaskMemoryError",
     "TaskTimeoutError",
     "WorkerDiedError",
     "WorkerStartError",
@@ -148,6 +149,18 @@ class WorkerDiedError(TaskError):
     exit_code: int | None = None
     pid: int | None = None
     n_deaths: int = 1
+
+
+class TaskMemoryError(WorkerDiedError):
+    """A task's worker was stopped by nbpar: beyond the pool's `memory_limit`, or the machine had nearly nothing left.
+
+    Attributes
+    ----------
+    used_bytes : int
+        What the worker held.
+    """
+
+    used_bytes: int = 0
 
 
 class TaskTimeoutError(TaskError, TimeoutError):

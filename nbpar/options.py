@@ -6,6 +6,7 @@ starts with a bad argument. Called by :mod:`nbpar.api` and :mod:`nbpar.pool`; ev
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nbpar.errors import OptionsError
+from nbpar.sizes import parse_size
 
 __all__ = [
     "JobOptions",
@@ -31,6 +33,9 @@ __all__ = [
 OnError = Literal["raise", "return", "skip"]
 StartMethod = Literal["forkserver", "spawn", "fork", "threads", "serial"]
 Serializer = Literal["auto", "dill"]
+
+LEAST_MEMORY_BYTES = 64_000_000
+"""A worker that has loaded numpy and pandas has about as much of its own: below, it would be replaced all the time."""
 
 
 def default_start_method() -> StartMethod:
@@ -151,6 +156,7 @@ class PoolOptions:
     worker_init: Callable[[], Any] | None = None
     worker_exit: Callable[[], Any] | None = None
     tasks_per_worker: int | None = None
+    memory_limit: int | str | None = None
     cpu_ids: Sequence[int | Sequence[int]] | None = None
     threads_per_worker: int | Literal["auto"] = "auto"
     serializer: Serializer = "auto"
@@ -176,8 +182,33 @@ class PoolOptions:
             object.__setattr__(self, "n_workers", 1 if self.start_method == "serial" else usable_cpus())
         if self.start_method == "serial" and self.n_workers != 1:
             raise OptionsError("n_workers", self.n_workers, "1 or None with start_method='serial'")
+        self._check_memory_limit()
         self._check_env()
         self._check_cpu_ids()
+
+    def _check_memory_limit(self) -> None:
+        value: Any = self.memory_limit
+        if value is None:
+            return
+        if self.start_method in ("threads", "serial"):
+            reason = f"None with start_method={self.start_method!r}: workers have no memory of their own there"
+            raise OptionsError("memory_limit", value, reason)
+        n_bytes = None
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                n_bytes = parse_size(value)
+        elif isinstance(value, float) and value.is_integer():  # 2e9
+            n_bytes = int(value)
+        elif hasattr(value, "__index__") and not isinstance(value, bool):
+            n_bytes = operator.index(value)
+        if n_bytes is None or n_bytes < LEAST_MEMORY_BYTES:
+            raise OptionsError(
+                "memory_limit",
+                value,
+                "bytes as a whole number or a size such as '2GB' or '1.5 GiB', 64 MB or more for each worker, or None "
+                "(no limit)",
+            )
+        object.__setattr__(self, "memory_limit", n_bytes)
 
     def _check_env(self) -> None:
         env: Any = self.env  # what came may be anything, whatever the annotation says
@@ -216,6 +247,12 @@ class PoolOptions:
         """`n_workers` as the number it was resolved to."""
         assert self.n_workers is not None
         return self.n_workers
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """`memory_limit` as the number it was resolved to."""
+        assert not isinstance(self.memory_limit, str)
+        return self.memory_limit
 
     @property
     def threads(self) -> int:

@@ -55,6 +55,10 @@ class WorkerPool:
         Called without arguments in each worker, when it starts and when it ends.
     tasks_per_worker : int, optional
         A worker is replaced after so many tasks.
+    memory_limit : int or str, optional
+        What a worker may hold, in bytes or as ``"2GB"``. One that holds more when its task has ended is replaced; one
+        that a task takes a fifth beyond is stopped, and the task fails with :class:`~nbpar.errors.TaskMemoryError`.
+        Not with ``"threads"`` and ``"serial"``.
     cpu_ids : sequence, optional
         For each worker the CPU, or the list of CPUs, it may run on.
     threads_per_worker : int or "auto", optional
@@ -89,6 +93,7 @@ class WorkerPool:
         worker_init: Callable[[], Any] | None = None,
         worker_exit: Callable[[], Any] | None = None,
         tasks_per_worker: int | None = None,
+        memory_limit: int | str | None = None,
         cpu_ids: Sequence[int | Sequence[int]] | None = None,
         threads_per_worker: int | Literal["auto"] = "auto",
         serializer: Serializer = "auto",
@@ -101,6 +106,7 @@ class WorkerPool:
             worker_init=worker_init,
             worker_exit=worker_exit,
             tasks_per_worker=tasks_per_worker,
+            memory_limit=memory_limit,
             cpu_ids=cpu_ids,
             threads_per_worker=threads_per_worker,
             serializer=serializer,

@@ -21,6 +21,7 @@ from nbpar.options import JobOptions
 __all__ = [
     "Backend",
     "Gone",
+    "Heavy",
     "ItemSource",
     "JobSink",
     "JobSpec",
@@ -198,12 +199,13 @@ class Backend(Protocol):
 
 
 class Ready(NamedTuple):
-    """A worker takes chunks from now on."""
+    """A worker takes chunks from now on; `inherited_bytes` of its memory are the kernel's as well."""
 
     worker_id: int
     pid: int
     begin_s: float
     ready_s: float
+    inherited_bytes: int = 0
 
 
 class NotReady(NamedTuple):
@@ -214,7 +216,10 @@ class NotReady(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A worker has ended. `last_words` is what it wrote to its descriptors last."""
+    """A worker has ended. `last_words` is what it wrote to its descriptors last.
+
+    `is_cut_off` for one that had closed its connection before, and was ended for that.
+    """
 
     worker_id: int
     pid: int
@@ -222,6 +227,7 @@ class Gone(NamedTuple):
     running: Running | None
     last_words: str = ""
     start_error: str = ""
+    is_cut_off: bool = False
 
 
 class TasksEnded(NamedTuple):
@@ -237,6 +243,13 @@ class TasksEnded(NamedTuple):
     values: Sequence[Any] = ()
     failures: Sequence[tuple[int, BaseException, str]] = ()  # index, exception, traceback as text
     n_bytes: int = 0
+
+
+class Heavy(NamedTuple):
+    """A worker holds more than the pool's `memory_limit` although its task has ended; the results follow."""
+
+    worker_id: int
+    used_bytes: int
 
 
 class NoJob(NamedTuple):
@@ -261,7 +274,7 @@ class ShuttingDown:
     """Somebody ends all that the kernel has started: workers are not to be replaced."""
 
 
-WorkerEvent = ShuttingDown | Ready | NotReady | Gone | TasksEnded | NoJob | Printed
+WorkerEvent = ShuttingDown | Heavy | Ready | NotReady | Gone | TasksEnded | NoJob | Printed
 
 
 class Prepared(Protocol):

@@ -14,6 +14,7 @@ from typing import Any
 
 from nbpar.backends.base import (
     Gone,
+    Heavy,
     JobSpec,
     NoJob,
     NotReady,
@@ -27,13 +28,15 @@ from nbpar.backends.base import (
     safe_str,
     task_error,
 )
-from nbpar.backends.losses import describe_exit, loss_error, lost_time
+from nbpar.backends.losses import describe_end, loss_error, lost_time
+from nbpar.backends.memory import MemoryWatch
 from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
 from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker, Tell
 from nbpar.engine.plans import JobPlan
 from nbpar.engine.scheduler import Scheduler
 from nbpar.errors import NbparError, PoolClosedError, TaskError, WorkerStartError
 from nbpar.options import PoolOptions
+from nbpar.sizes import in_words
 
 __all__ = ["Controller", "Record"]
 
@@ -46,7 +49,7 @@ MAX_SPEEDS = 64
 class Record:
     """A job with what the workers prepared for it."""
 
-    __slots__ = ("error", "job", "mean_s", "prepared", "quick")
+    __slots__ = ("error", "heavy", "job", "mean_s", "prepared", "quick")
 
     def __init__(self, job: JobSpec, prepared: Prepared) -> None:
         self.job = job
@@ -54,6 +57,7 @@ class Record:
         self.quick = False
         self.mean_s: float | None = None
         self.error: BaseException | None = None
+        self.heavy: set[int] = set()  # workers of which it was told that they were replaced for their memory
 
 
 class Controller:
@@ -75,10 +79,14 @@ class Controller:
         self.closing = False
         self._workers = workers
         self._n_workers = options.count
+        self._limit_bytes = options.memory_limit_bytes
         self._has_exit_hook = options.worker_exit is not None
+        has_processes = options.start_method not in ("threads", "serial")
+        self._memory = MemoryWatch(options.memory_limit_bytes) if has_processes else None
         self._jobs: dict[int, Record] = {}
         self._started: dict[int, Ready] = {}
         self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
+        self._killed: set[int] = set()  # workers that were sent SIGKILL or SIGTERM
         self._start_error = ""
         self._speeds: OrderedDict[object, float] = OrderedDict()  # mean duration of tasks, by function
 
@@ -110,6 +118,8 @@ class Controller:
         if self.scheduler.needs_board:
             looks = ((worker_id, self._workers.look(worker_id)[0]) for worker_id in range(self._n_workers))
             seen = {worker_id: running for worker_id, running in looks if running is not None}
+        if self._memory is not None and self._memory.is_due(now_s):
+            self._watch_memory(self._memory, now_s)
         for instruction in self.scheduler.decide(now_s, seen):
             self._carry_out(instruction)
         if self.scheduler.start_failed:
@@ -118,7 +128,21 @@ class Controller:
         if self.closing and not self._jobs and not retired:
             return 0.0
         due_s, rest_s = self.scheduler.next_look_s(now_s), self._workers.rest_in_s(now_s)
+        if self._memory is not None and (look_s := self._memory.rest_in_s(now_s, is_busy=self.scheduler.is_busy)):
+            rest_s = look_s if rest_s is None else min(look_s, rest_s)
         return due_s if rest_s is None else rest_s if due_s is None else min(due_s, rest_s)
+
+    def _watch_memory(self, memory: MemoryWatch, now_s: float) -> None:
+        """Stop the workers that must be: with their task, or, of those that have none, by and by."""
+        busy = {worker_id for worker_id in self._started if self.scheduler.held_chunks(worker_id)}
+        for stop in memory.look(now_s, busy):
+            running = self._workers.look(stop.worker_id)[0]
+            if running is not None:
+                self.scheduler.kill_for_memory(stop.worker_id, running)
+            elif stop.worker_id in busy:  # its task has ended just now, or the next not begun
+                memory.spare(stop.worker_id)
+            else:
+                self.scheduler.replace(stop.worker_id)
 
     # --- what users ask -----------------------------------------------------------------------------------------------
 
@@ -176,6 +200,7 @@ class Controller:
             case Recall(worker_id, chunk_id):
                 self._workers.recall(worker_id, chunk_id)
             case Kill(worker_id, gently):
+                self._killed.add(worker_id)
                 self._workers.kill(worker_id, gently=gently)
             case StartWorker(worker_id):
                 self._workers.start(worker_id)
@@ -227,11 +252,15 @@ class Controller:
             case Ready():
                 self._started[event.worker_id] = event
                 self.scheduler.worker_ready(event.worker_id)
+                if self._memory is not None:
+                    self._memory.began(event.worker_id, event.pid, event.inherited_bytes)
                 started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s)
                 for record in self._jobs.values():
                     record.job.sink.apply(started)
             case Gone():
                 self._worker_gone(event)
+            case Heavy():
+                self._worker_heavy(event)
             case NoJob():
                 self._fail_job(event.job_id, event.error)
             case ShuttingDown():
@@ -309,11 +338,27 @@ class Controller:
             for text in event.lines:
                 record.job.sink.write(OutputLine(event.worker_id, event.index, event.stream, text))
 
+    def _worker_heavy(self, event: Heavy) -> None:
+        worker_id = event.worker_id
+        self.scheduler.replace(worker_id)
+        chunk = next(iter(self.scheduler.held_chunks(worker_id)), None)
+        record = self._jobs.get(chunk.job_id) if chunk is not None else None
+        if record is not None and self._limit_bytes is not None and worker_id not in record.heavy:
+            record.heavy.add(worker_id)  # told once, though it may be so after each task
+            limit = in_words(self._limit_bytes)
+            held = f"Worker {worker_id} was replaced after its task: it held {in_words(event.used_bytes)}"
+            record.job.sink.apply(Note(f"{held}, memory_limit is {limit}."))
+
     def _worker_gone(self, event: Gone) -> None:
         worker_id = event.worker_id
         reason = self._stopping.pop(worker_id, None)
         started = self._started.pop(worker_id, None)
-        how = describe_exit(event.exit_code)
+        stop = out_of_memory = None
+        if self._memory is not None:
+            stop, out_of_memory = self._memory.ended(worker_id, killed=event.exit_code == -9)
+        by_nbpar = worker_id in self._killed
+        self._killed.discard(worker_id)
+        how = describe_end(event, stop, self._limit_bytes, by_nbpar=by_nbpar, out_of_memory=out_of_memory)
         self._start_error = event.start_error or f"a worker {how} before it was ready. {event.last_words}".strip()
         lost = self.scheduler.worker_lost(worker_id, event.running, time.perf_counter())
         ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected=reason is not None)
@@ -323,12 +368,14 @@ class Controller:
         if lost is None:
             return
         failed = self._jobs.get(lost.job_id)
-        if failed is not None and lost.loss == "function":
-            self._fail_job(lost.job_id, loss_error(lost.loss, event, failed.job))
-        elif failed is not None:
-            error = loss_error(lost.loss, event, failed.job, n_deaths=lost.n_deaths)
-            item = failed.job.source.take(lost.index, lost.index + 1)[0]
-            task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
-            failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))
-            self._task_failed(failed, error)
-            failed.job.source.drop(lost.index, lost.index + 1)
+        if failed is None:
+            return
+        error = loss_error(lost.loss, event, failed.job, how, stop, n_deaths=lost.n_deaths)
+        if lost.loss == "function":
+            self._fail_job(lost.job_id, error)
+            return
+        item = failed.job.source.take(lost.index, lost.index + 1)[0]
+        task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
+        failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))
+        self._task_failed(failed, error)
+        failed.job.source.drop(lost.index, lost.index + 1)

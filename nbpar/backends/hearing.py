@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from nbpar.backends.base import NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
+from nbpar.backends.base import Heavy, NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
 from nbpar.errors import SerializationError
 from nbpar.wire.channel import Message
 from nbpar.wire.codec import Codec, DecodeFailure
@@ -37,9 +37,11 @@ def to_event(codec: Codec, worker_id: int, pid: int, begin_s: float, message: Me
             lines = bytes(message.payload).decode("utf-8", "replace").split("\n")
             return Printed(worker_id, index, "stderr" if numbers[1] else "stdout", lines)
         case Kind.READY:
-            return Ready(worker_id, pid, begin_s, message.times[0])
+            return Ready(worker_id, pid, begin_s, message.times[0], numbers[1])
         case Kind.NOT_READY:
             return NotReady(worker_id, decode_exception(message.payload)[0])
+        case Kind.HEAVY:
+            return Heavy(worker_id, numbers[0])
         case Kind.NO_JOB:
             return NoJob(worker_id, numbers[0], decode_exception(message.payload)[0])
     return None

@@ -40,6 +40,7 @@ from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.errors import SerializationError
 from nbpar.options import PoolOptions
+from nbpar.system import is_exiting
 from nbpar.wire import shared
 from nbpar.wire.board import Slot, make_board
 from nbpar.wire.channel import Channel, ChannelClosedError, Message, channel_pair
@@ -69,6 +70,7 @@ class _Process:
     half_line: bytes = b""
     last_words: bytes = b""
     writing: bool = False
+    is_cut_off: bool = False
 
 
 class ProcessWorkers:
@@ -206,6 +208,7 @@ class ProcessWorkers:
             worker_init=self._hooks[0],
             worker_exit=self._hooks[1],
             awaits_shared=bool(self._hook_handles),
+            memory_limit_bytes=options.memory_limit_bytes,
         )
 
     def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:
@@ -341,6 +344,7 @@ class ProcessWorkers:
             self._selector.unregister(process.channel)
             process.channel.close()
             process.writing = False
+            process.is_cut_off = not is_exiting(process.pid)
             _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             return []
         # What a task wrote to the descriptors was in the pipe before its result was in the socket: so it comes first.
@@ -398,7 +402,8 @@ class ProcessWorkers:
         while more := self._read_pipe(process):
             events += more
         last_words = _last_lines(process.last_words)
-        events.append(Gone(process.worker_id, process.pid, exit_code, running, last_words))
+        gone = Gone(process.worker_id, process.pid, exit_code, running, last_words, is_cut_off=process.is_cut_off)
+        events.append(gone)
         self._free(process)
         self._arenas.lose(process.worker_id)
         return events
@@ -426,6 +431,8 @@ class ProcessWorkers:
         self._arenas.close()
         self._captured.clear()
         self._hook_handles.clear()
+        # Jobs that are remembered keep the backend of a pool, but its memory goes.
+        self._board, self._slots = None, [Slot.alone() for _ in self._slots]
         self._forget_server()
         if self._outer is not None:
             self._outer.close()

@@ -131,7 +131,7 @@ class Crew:
         worker = self.workers[worker_id]
         if worker.state == "starting":
             self._n_start_failures += 1
-        elif worker.state == "ready" and not has_jobs and not worker.n_signals and worker.timed_out is None:
+        elif worker.state == "ready" and not has_jobs and not worker.n_signals and worker.condemned is None:
             # Somebody ends the workers, a kernel that shuts down for one: there is time until the next job. Those that
             # stay keep what they have built.
             self._resting = True

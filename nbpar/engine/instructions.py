@@ -75,8 +75,9 @@ class StopWorker(NamedTuple):
     reason: str
 
 
-Loss = Literal["died", "timeout", "function"]
-"""``function``: not a task's fault; workers die one after the other while they load the job's function."""
+Loss = Literal["died", "timeout", "memory", "function"]
+"""``memory``: its worker was killed for what it held. ``function``: not a task's fault; workers die one after the other
+while they load the job's function."""
 
 
 @dataclass(frozen=True, slots=True)

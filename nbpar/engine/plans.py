@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from nbpar.engine.backoff import delay_s
 from nbpar.engine.chunking import ChunkSizer
-from nbpar.engine.instructions import Chunk, EndJob
+from nbpar.engine.instructions import Chunk, EndJob, Loss
 from nbpar.engine.quarantine import ALONE_AFTER
 
 __all__ = ["Held", "JobPlan", "JobRecord", "Running", "WorkerRecord"]
@@ -202,7 +202,8 @@ class WorkerRecord:
     asked_at_s: float | None = None  # since when it has been due to drop the chunk it runs, or to end
     slow: bool = False  # what it runs held up another chunk: nothing is to wait behind it
     n_signals: int = 0  # 1 once SIGTERM was sent, 2 once SIGKILL was
-    timed_out: tuple[int, int | None] | None = None  # chunk and task it is being killed for
+    condemned: tuple[int, int | None] | None = None  # chunk and task it is being killed for; None: whichever it was
+    loss: Loss = "died"  # why it is
 
     @property
     def must_yield(self) -> bool:

@@ -142,6 +142,11 @@ class Scheduler:
         """Replace every worker as soon as it holds no chunk."""
         self._crew.recycle()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a worker holds a chunk."""
+        return any(worker.held for worker in self._workers)
+
     def replace(self, worker_id: int) -> None:
         """Replace one worker as soon as it holds no chunk; it gets no other meanwhile."""
         self._crew.replace(worker_id)
@@ -173,11 +178,10 @@ class Scheduler:
             index = self._requeue(one, running)
             if index is None:
                 continue
-            if worker.timed_out not in (None, (one.chunk.chunk_id, index)):  # the one too long ended just in time
+            if not _is_blamed(worker, one.chunk.chunk_id, index):  # the one that it was killed for ended just in time
                 self._jobs[one.chunk.job_id].put_back(index, index + 1, one.chunk.attempt)
             else:
-                loss: Loss = "died" if worker.timed_out is None else "timeout"
-                failed = self._lost_task(self._jobs[one.chunk.job_id], index, loss, now_s) or failed
+                failed = self._lost_task(self._jobs[one.chunk.job_id], index, worker.loss, now_s) or failed
         return failed
 
     def _lost_task(self, job: JobRecord, index: int, loss: Loss, now_s: float) -> FailTask | None:
@@ -333,15 +337,25 @@ class Scheduler:
 
     def _check_timeouts(self, now_s: float, running: Mapping[int, Running]) -> None:
         for worker_id, worker in enumerate(self._workers):
-            if worker.timed_out is not None or (seen := running.get(worker_id)) is None or seen.index is None:
+            if worker.condemned is not None or (seen := running.get(worker_id)) is None or seen.index is None:
                 continue
             for held in worker.held:
                 job = self._jobs.get(held.chunk.job_id)
                 if held.chunk.chunk_id != seen.chunk_id or job is None or job.plan.timeout_s is None:
                     continue
                 if now_s - seen.since_s > job.plan.timeout_s:
-                    worker.timed_out, worker.stale = (seen.chunk_id, seen.index), True
-                    self._pending.append(Kill(worker_id))
+                    self._condemn(worker_id, seen, "timeout")
+
+    def kill_for_memory(self, worker_id: int, running: Running) -> None:
+        """Kill a worker at the next :meth:`decide` and blame the task that it runs."""
+        if self._workers[worker_id].condemned is None:
+            self._condemn(worker_id, running, "memory")
+
+    def _condemn(self, worker_id: int, running: Running, loss: Loss) -> None:
+        worker = self._workers[worker_id]
+        worker.condemned = running.chunk_id, running.index if running.n_block <= 1 else None
+        worker.loss, worker.stale = loss, True
+        self._pending.append(Kill(worker_id))
 
     def _hand_out(self, now_s: float) -> None:
         """Give chunks to workers, the emptiest first, each from the job whose turn it is."""
@@ -402,7 +416,7 @@ class Scheduler:
             job_id = next(iter(self._turn))
             self._turn.move_to_end(job_id)
             job = self._jobs[job_id]
-            if job.paused or job.stopping is not None or depth >= job.sizer.depth:
+            if job.paused or job.stopping is not None or depth >= job.sizer.depth(job.n_waiting):
                 continue
             if depth and any(held.chunk.attempt > 1 for held in worker.held):
                 continue
@@ -442,3 +456,10 @@ class Scheduler:
     def held_chunks(self, worker_id: int) -> Iterable[Chunk]:
         """Chunks a worker holds, the running one first."""
         return [held.chunk for held in list(self._workers[worker_id].held)]
+
+
+def _is_blamed(worker: WorkerRecord, chunk_id: int, index: int) -> bool:
+    """Whether a lost worker was killed for this task, or for none in particular."""
+    if worker.condemned is None:
+        return True
+    return worker.condemned[0] == chunk_id and worker.condemned[1] in (None, index)

@@ -23,7 +23,7 @@ TRIM       bytes to keep                         -                      -
 STOP       -                                     -                      -
 to the kernel
 ----------------------------------------------------------------------------------------------------------------------
-READY      pid                                   when it was ready      -
+READY      pid, bytes it was forked with         when it was ready      -
 NOT_READY  -                                     -                      payload: exception of `worker_init`
 RESULTS    job, chunk, first, n ended, final     begin, end of work     head: failures; payload, buffers: values
 NO_JOB     job                                   -                      payload: exception; the function of the job
@@ -31,6 +31,8 @@ NO_JOB     job                                   -                      payload:
 MAPPED     -                                     -                      - (arguments may lie in the arena)
 ROOM       -                                     -                      - (it wants an arena for results)
 OUTPUT     index + 1 (0: none), 1 for stderr     -                      payload: UTF-8 text, whole lines
+HEAVY      bytes                                 -                      - (it holds more than the pool's memory_limit
+                                                                        now that a task has ended)
 ========== ===================================== ====================== ==============================================
 
 Buffers travel in the message or lie in an arena; descriptors go only to the worker.
@@ -68,6 +70,7 @@ class Kind(enum.IntEnum):
     OUTPUT = 20
     MAPPED = 21
     ROOM = 22
+    HEAVY = 23
 
 
 class ChunkFlag:

@@ -54,6 +54,8 @@ class WorkerSetup:
         Functions by value: payload and buffers.
     awaits_shared : bool
         Shared objects that these refer to come before everything else; a SHARE of none ends them.
+    memory_limit_bytes : int or None
+        A worker that holds more after a task says so.
     """
 
     worker_id: int
@@ -69,6 +71,7 @@ class WorkerSetup:
     worker_init: tuple[bytes, list[bytes]] | None = None
     worker_exit: tuple[bytes, list[bytes]] | None = None
     awaits_shared: bool = False
+    memory_limit_bytes: int | None = None
 
 
 def end_with_parent(setup: WorkerSetup) -> None:

@@ -43,6 +43,7 @@ from nbpar.worker.boot import (
 )
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
+from nbpar.worker.memory import OwnMemory
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
 
 __all__ = ["run"]
@@ -87,6 +88,7 @@ class _Worker:
         self.channel = channel
         self.sender = Sender(channel)
         self.arenas = WorkerArenas(channel, self.sender)
+        self.memory = OwnMemory(setup)
         self.context = context
         self.setup = setup
         self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
@@ -118,7 +120,8 @@ class _Worker:
             awaits_shared = message.kind != Kind.SHARE or message.numbers[0] != 0
         if not self._call_hook(self.setup.worker_init, Kind.NOT_READY):
             return
-        self.sender.send(Message(Kind.READY, (os.getpid(), 0, 0, 0, 0), (time.perf_counter(), 0.0)))
+        numbers = (os.getpid(), self.memory.inherited_bytes, 0, 0, 0)
+        self.sender.send(Message(Kind.READY, numbers, (time.perf_counter(), 0.0)))
         while True:
             message = self.channel.receive()
             if message.kind == Kind.CHUNK:
@@ -221,7 +224,7 @@ class _Worker:
             return
         slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
         items, usable = self._arguments(message, stop - start, flags)
-        message.buffers = ()
+        message.payload, message.buffers = b"", ()
         self.context.attempt = max(1, flags // ChunkFlag.ATTEMPT)
         self.context.seed = work.seed
 
@@ -270,19 +273,25 @@ class _Worker:
                 encoded = self._encode_good_values(report)
             if encoded.buffers:
                 buffers = self.arenas.place(encoded.buffers)
+                encoded.buffers = []
         failures = b""
         if report.failures:
             failures = pickle.dumps([(index, encode_exception(error)) for index, error in report.failures])
-        self.sender.send(
-            Message(
-                Kind.RESULTS,
-                (job_id, chunk_id, report.first, report.n_ended, int(report.final)),
-                (report.begin_s, report.end_s),
-                failures,
-                encoded.payload if encoded is not None else b"",
-                buffers,
-            )
+        message = Message(
+            Kind.RESULTS,
+            (job_id, chunk_id, report.first, report.n_ended, int(report.final)),
+            (report.begin_s, report.end_s),
+            failures,
+            encoded.payload if encoded is not None else b"",
+            buffers,
         )
+        if report.final and self.memory.limit_bytes is not None:
+            # Before the results: the kernel is to know it while it has the job that the task was one of.
+            report.values.clear()
+            report.failures.clear()
+            if (n_bytes := self.memory.too_many_bytes(message)) is not None:
+                self.sender.send(Message(Kind.HEAVY, (n_bytes, 0, 0, 0, 0)))
+        self.sender.send(message)
 
     def _encode_good_values(self, report: Report) -> Any:
         """Turn values that cannot travel into failures of their own tasks, and encode the others."""
