@@ -528,7 +528,7 @@ def sends(instructions: list[Instruction]) -> list[Send]:
     return [one for one in instructions if isinstance(one, Send)]
 
 
-def finish(scheduler: Scheduler, send: Send, work_s: float = 0.01) -> None:
+def finish(scheduler: Scheduler, send: Send, work_s: float = 0.1) -> None:
     scheduler.tasks_ended(send.worker_id, send.chunk.chunk_id, done_to=send.chunk.stop, final=True, work_s=work_s)
 
 
@@ -550,17 +550,17 @@ def test_workers_are_shared_fairly_when_two_jobs_wait() -> None:
     assert abs(counts[1] - counts[2]) <= 2
 
 
-def test_small_job_is_served_at_once_when_a_large_one_runs() -> None:
+def test_small_job_is_served_at_once_when_a_large_one_with_long_tasks_runs() -> None:
     scheduler = ready_scheduler(1)
     scheduler.add_job(JobPlan(job_id=1, n_available=1000, chunk_size=1))
     (send,) = sends(scheduler.decide(1.0, {}))
     scheduler.add_job(JobPlan(job_id=2, n_available=1))
-    finish(scheduler, send)
+    finish(scheduler, send, work_s=1.0)
     served = []
     for _ in range(2):
         (send,) = sends(scheduler.decide(1.0, {}))
         served.append(send.chunk.job_id)
-        finish(scheduler, send)
+        finish(scheduler, send, work_s=1.0)
     assert 2 in served
 
 
