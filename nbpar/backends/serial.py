@@ -232,11 +232,11 @@ class SerialBackend:
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """End; whatever ran has ended."""
-        if self._began and not self._closed and self._options.worker_exit is not None:
+        was_open, self._closed = not self._closed, True
+        for run in list(self._runs.values()):
+            self._end(run, "cancelled")
+        if self._began and was_open and self._options.worker_exit is not None:
             try:
                 self._options.worker_exit()
             except Exception as error:  # noqa: BLE001  # nobody waits for it: it is printed, as workers do
                 sys.stderr.write(f"worker_exit failed: {error!r}\n")
-        self._closed = True
-        for run in list(self._runs.values()):
-            self._end(run, "cancelled")

@@ -131,6 +131,10 @@ def _prepare_function(codec: Codec, captured: CapturedBuffers, function: Any) ->
     return prepared
 
 
+def _unusable(why: CannotPickle) -> Unusable:
+    return Unusable(SerializationError(f"the argument cannot be sent to a worker: {why}"))
+
+
 class Shipper:
     """Sends to one worker, and knows what that worker has."""
 
@@ -184,14 +188,11 @@ class Shipper:
 
     def _encode_usable(self, items: Sequence[Any]) -> Encoded:
         """Encode a chunk of which some arguments cannot travel: their tasks fail, each with its own reason."""
-        usable: list[Any] = []
-        for item in items:
-            try:
-                self._codec.encode(item, name="item")
-                usable.append(item)
-            except CannotPickle as error:
-                usable.append(Unusable(SerializationError(f"the argument cannot be sent to a worker: {error}")))
-        return self._codec.encode(usable)
+        usable = [item if (why := self._codec.refusal(item, name="item")) is None else _unusable(why) for item in items]
+        try:
+            return self._codec.encode(usable)
+        except CannotPickle as error:  # of two minds: what could be pickled a moment ago cannot be now
+            return self._codec.encode([one if type(one) is Unusable else _unusable(error) for one in usable])
 
     def _send_job(self, job: JobSpec, prepared: PreparedJob) -> None:
         function = prepared.function

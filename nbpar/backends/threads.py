@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent
+from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent, short_repr
 from nbpar.backends.thread_output import renew_routes, route_prints
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
@@ -84,7 +84,7 @@ class ThreadWorkers:
         worker = _Thread(worker_id, Context(worker_id, Slot.alone()))
         begin_s = time.perf_counter()
         worker.thread = threading.Thread(
-            target=self._serve, args=(worker, begin_s), name=f"nbpar-thread-{worker_id}", daemon=True
+            target=self._live, args=(worker, begin_s), name=f"nbpar-thread-{worker_id}", daemon=True
         )
         self._threads[worker_id] = worker
         try:
@@ -208,6 +208,16 @@ class ThreadWorkers:
 
     # --- in the worker's thread ---------------------------------------------------------------------------------------
 
+    def _live(self, worker: _Thread, begin_s: float) -> None:
+        gone = Gone(worker.worker_id, os.getpid(), 0, None)
+        try:
+            self._serve(worker, begin_s)
+        except BaseException as error:  # noqa: BLE001  # raised from outside, where no task runs: by a debugger, say
+            gone = gone._replace(exit_code=None, running=self.look(worker.worker_id)[0], last_words=short_repr(error))
+        if not worker.abandoned:
+            self._threads.pop(worker.worker_id, None)
+            self._events.put(gone)
+
     def _serve(self, worker: _Thread, begin_s: float) -> None:
         set_context(worker.context, whole_process=False)
         with route_prints(self._print, lambda: worker.context.index) as finish_line:
@@ -216,7 +226,6 @@ class ThreadWorkers:
                     self._options.worker_init()
             except BaseException as error:  # noqa: BLE001  # told to every job that waits
                 self._events.put(NotReady(worker.worker_id, error))
-                self._leave(worker)
                 return
             self._events.put(Ready(worker.worker_id, os.getpid(), begin_s, time.perf_counter()))
             while (message := worker.inbox.get()) is not None and not worker.abandoned:
@@ -226,12 +235,6 @@ class ThreadWorkers:
                     self._options.worker_exit()
             except BaseException as error:  # noqa: BLE001  # nobody waits for it: it is printed
                 sys.stderr.write(f"worker_exit failed: {error!r}\n")
-        self._leave(worker)
-
-    def _leave(self, worker: _Thread) -> None:
-        if not worker.abandoned:
-            self._threads.pop(worker.worker_id, None)
-            self._events.put(Gone(worker.worker_id, os.getpid(), 0, None))
 
     def _run(self, worker: _Thread, order: _Order, finish_line: Callable[[], None]) -> None:
         chunk = order.chunk

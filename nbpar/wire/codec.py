@@ -151,6 +151,24 @@ class Codec:
             return Encoded(pickle.dumps(obj, 5), [])
         return self._encode(obj, name or ("result" if self.in_worker else "args"), whole_classes=False)
 
+    def refusal(self, item: object, *, name: str = "") -> CannotPickle | None:
+        """Why one of several items cannot travel with the others; None when it can.
+
+        Parameters
+        ----------
+        item, name
+            As for :meth:`encode`.
+        """
+        try:
+            self.encode([item])  # as deep as it is among the others
+        except CannotPickle as error:
+            try:
+                self.encode(item, name=name)
+            except CannotPickle as plainer:
+                return plainer
+            return error
+        return None
+
     def begin_job(self) -> None:
         """Make definitions of classes anew: mutable attributes and globals may have changed unseen."""
         self._definitions = {}

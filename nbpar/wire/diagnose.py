@@ -12,6 +12,7 @@ import dis
 import functools
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -137,9 +138,11 @@ def is_interrupt(error: BaseException) -> bool:
             return True
         last = step
         step = step.tb_next
-    if not isinstance(error, KeyboardInterrupt) or last is None:
+    if not isinstance(error, KeyboardInterrupt) or last is None or handler is not signal.default_int_handler:
         return False
-    # Python's own handler raises from C, anywhere; user code that raises it does so by a `raise` statement.
+    # Python's own handler raises from C, anywhere in the main thread; user code does so by a `raise` statement.
+    if threading.current_thread() is not threading.main_thread():
+        return False
     return last.tb_frame.f_code.co_code[last.tb_lasti] != _RAISE
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
 from nbpar.wire.board import BLOCK, TASK
+from nbpar.wire.diagnose import is_interrupt
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
 __all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "run_chunk", "unwrapped"]
@@ -127,7 +128,11 @@ def unwrapped(item: Any) -> Any:
     """The object behind a `Shared` handle, :class:`Unusable` where it cannot be rebuilt; anything else unchanged."""
     try:
         return shared.unwrap(item)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a __setstate__ of the user's raises
+    except TaskInterrupt:
+        raise
+    except BaseException as error:  # whatever a __setstate__ of the user's raises
+        if is_interrupt(error):
+            raise
         return Unusable(cannot_rebuild("shared object", error))
 
 

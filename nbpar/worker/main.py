@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,9 +77,16 @@ def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
     set_context(context, whole_process=True)
     pipe_fd = pipe.detach() if hasattr(pipe, "detach") else pipe
     worker.streams = install_output(worker.sender, context, pipe_fd)
-    with contextlib.suppress(ChannelClosedError, BrokenPipeError, ConnectionResetError):
+    exit_code = 0
+    try:
         worker.serve()
-    os._exit(0)  # neither threads of the user's nor atexit functions of the kernel's copy may hold the process
+    except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
+        pass
+    except BaseException:  # noqa: BLE001  # a task set a handler of signals that raises; there is no memory left
+        exit_code = 1
+        with contextlib.suppress(BaseException):  # not by `sys.stderr`, which sends: a message may be half sent
+            os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    os._exit(exit_code)  # neither threads of the user's nor atexit functions of the kernel's copy may hold the process
 
 
 class _Worker:
@@ -176,7 +184,7 @@ class _Worker:
         n_key = message.numbers[0]
         key, sources = message.head[:n_key], message.head[n_key:]
         if key.startswith(CLASS_KEY):
-            with contextlib.suppress(Exception):  # the tasks that need the class fail with the reason
+            with contextlib.suppress(BaseException):  # the tasks that need the class fail with the reason
                 self.codec.define(Definition(key[len(CLASS_KEY) :].decode(), bytes(message.payload)))
             return
         buffers = [bytes(buffer) for buffer in message.buffers]
@@ -297,19 +305,23 @@ class _Worker:
         """Turn values that cannot travel into failures of their own tasks, and encode the others."""
         failed = {index for index, _ in report.failures}
         indices = [i for i in range(report.first, report.first + report.n_ended) if i not in failed]
-        good = []
-        for index, value in zip(indices, report.values, strict=True):
-            try:
-                self.codec.encode(value)
-            except CannotPickle as error:
-                refused = SerializationError(f"the result cannot be sent back: {error}")
-                refused.__cause__ = error.__cause__
-                report.failures.append((index, refused))
-            else:
-                good.append(value)
+        refusals = {i: self.codec.refusal(value) for i, value in zip(indices, report.values, strict=True)}
+        good = [value for value, why in zip(report.values, refusals.values(), strict=True) if why is None]
+        try:
+            encoded = self.codec.encode(good)
+        except CannotPickle as error:  # of two minds: what could be pickled a moment ago cannot be now
+            encoded = self.codec.encode([])
+            refusals = {i: why or error for i, why in refusals.items()}
+        report.failures += [(i, _cannot_be_sent(why)) for i, why in refusals.items() if why is not None]
         report.failures.sort(key=lambda failure: failure[0])
-        return self.codec.encode(good)
+        return encoded
 
     def _finish_lines(self) -> None:
         for stream in self.streams:
             stream.finish()
+
+
+def _cannot_be_sent(why: CannotPickle) -> SerializationError:
+    refused = SerializationError(f"the result cannot be sent back: {why}")
+    refused.__cause__ = why.__cause__
+    return refused

@@ -38,6 +38,7 @@ class Sender:
         self._sender = 0  # the thread that sends at the moment
         self._waiting: deque[Message] = deque()  # what a finalizer wrote in the middle of a send; sent right after it
         self._deferred = False
+        self._is_torn = False
         self.busy = False
 
     def defer_interrupt(self) -> None:
@@ -45,7 +46,7 @@ class Sender:
         self._deferred = True
 
     def send(self, message: Message) -> None:
-        """Send a whole message."""
+        """Send a whole message; none once a send has failed: the kernel would take it for the rest of that one."""
         me = threading.get_ident()
         if self._sender == me:
             # The garbage collector ran within a send of this thread, and a finalizer of the user's prints.
@@ -56,11 +57,14 @@ class Sender:
             self.busy = True
         try:
             with self._lock:
-                self._sender = me
+                if self._is_torn:
+                    return
+                self._sender, self._is_torn = me, True
                 try:
                     self._channel.send(message)
                     while self._waiting:
                         self._channel.send(self._waiting.popleft())
+                    self._is_torn = False
                 finally:
                     self._sender = 0
         finally:
