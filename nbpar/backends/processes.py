@@ -109,6 +109,8 @@ class ProcessWorkers:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, ("wake", None))
+        self._has_released = False
+        shared.tell_releases(self.released)
 
     def _encode_hook(self, name: str, hook: Any) -> tuple[bytes, list[bytes]]:
         try:
@@ -129,6 +131,11 @@ class ProcessWorkers:
         """Make `wait` return."""
         with contextlib.suppress(OSError):  # full: it will wake anyhow; closed: nobody polls any more
             self._wake_out.send(b"\0")
+
+    def released(self) -> None:
+        """A shared object is gone: idle workers would keep its memory until the next job."""
+        self._has_released = True
+        self.wake()
 
     def look(self, worker_id: int) -> tuple[Running | None, Activity]:
         """What a worker does now, by its board."""
@@ -297,6 +304,7 @@ class ProcessWorkers:
             name, process = key.data
             if name == "wake":
                 self._drain_wakes()
+                self._let_go()
             elif name == "pipe":
                 events.extend(self._read_pipe(process))
             elif name == "sentinel":
@@ -327,6 +335,13 @@ class ProcessWorkers:
                 pass
         except BlockingIOError:
             pass
+
+    def _let_go(self) -> None:
+        if self._has_released:
+            self._has_released = False
+            for process in self._processes.values():
+                process.shipper.let_go()
+                self._watch_writes(process)
 
     def _watch_writes(self, process: _Process) -> None:
         """Have the selector tell when the socket takes more, exactly while something waits."""

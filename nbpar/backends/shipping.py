@@ -227,10 +227,20 @@ class Shipper:
         """Send the classes and shared objects that a payload refers to, where this worker does not have them."""
         for shared_id in encoded.shared_ids:
             self._send_shared(shared_id)
-        for shared_id in [one for one in self._shared_ids if shared.segment(one) is None]:
+        self._forget_shared()
+        self._send_definitions(encoded.definitions)
+
+    def let_go(self) -> None:
+        """Have the worker let go now of shared objects that the kernel has released."""
+        if self._forget_shared():
+            self._channel.send_later_ones()
+
+    def _forget_shared(self) -> bool:
+        gone = [one for one in self._shared_ids if shared.segment(one) is None]
+        for shared_id in gone:
             self._shared_ids.discard(shared_id)
             self._channel.send(Message(Kind.UNSHARE, (shared_id, 0, 0, 0, 0)), later=True)
-        self._send_definitions(encoded.definitions)
+        return bool(gone)
 
     def _send_shared(self, shared_id: int) -> bool:
         """Send a shared object or the buffers of a function; False when there is no descriptor left to do it with."""

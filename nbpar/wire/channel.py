@@ -233,8 +233,11 @@ class Channel:
         """
         fds = [os.dup(fd) for fd in message.fds]  # their owner may close its own before these have left
         self._later.append((message, fds))
-        if later:
-            return
+        if not later:
+            self.send_later_ones()
+
+    def send_later_ones(self) -> None:
+        """Write what was left to go out with the next message."""
         parts: deque[Piece] = deque()
         for one, fds in self._later:
             if fds and parts:  # descriptors go with the first bytes of their own message

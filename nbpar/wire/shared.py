@@ -20,7 +20,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -28,7 +28,18 @@ from nbpar.errors import SerializationError
 from nbpar.wire.codec import CannotPickle, Codec, Definition, set_shared_resolver
 from nbpar.wire.memory import anonymous_file, same_bytes, write_at
 
-__all__ = ["Segment", "Shared", "SharedBuffers", "attach", "detach", "handle", "map_buffers", "segment", "unwrap"]
+__all__ = [
+    "Segment",
+    "Shared",
+    "SharedBuffers",
+    "attach",
+    "detach",
+    "handle",
+    "map_buffers",
+    "segment",
+    "tell_releases",
+    "unwrap",
+]
 
 T = TypeVar("T")
 
@@ -261,6 +272,23 @@ def _rebuild(fd: int, size_bytes: int, layout: bytes) -> Any:
 def _release(segment: Segment) -> None:
     _segments.pop(segment.shared_id, None)
     os.close(segment.fd)
+    if segment.size_bytes >= _LARGE_BYTES:
+        for one in _listeners:
+            if (listener := one()) is not None:
+                listener()
+
+
+_LARGE_BYTES = 1 << 20
+_listeners: tuple[weakref.WeakMethod[Callable[[], None]], ...] = ()  # replaced as a whole: any thread may go through it
+
+
+def tell_releases(listener: Callable[[], None]) -> None:
+    """Have a method called when a large segment was released, so that workers let go of it as well.
+
+    It is called by the garbage collector, in any thread: it must not take a lock. It is held weakly.
+    """
+    global _listeners
+    _listeners = (*(one for one in _listeners if one() is not None), weakref.WeakMethod(listener))
 
 
 def segment(shared_id: int) -> Segment | None:

@@ -320,6 +320,29 @@ def test_every_task_has_its_own_when_handles_live_only_for_their_item(pool: Pool
     assert [one.result() for one in futures] == [(i, i) for i in range(40)]
 
 
+def _shared_files(pid: int) -> set[int]:
+    """Inodes of the shared objects that a process holds open."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if "nbpar-shared" in str(link.readlink()):
+                found.add(link.stat().st_ino)
+    return found
+
+
+@only(*PROCESSES)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at the workers from outside, by /proc")
+def test_idle_workers_let_go_when_a_handle_is_dropped(pool: Pool) -> None:
+    pids, before = list(pool.pids().values()), _shared_files(os.getpid())
+    big = nbpar.share(filled((7, 2 * MB)))
+    (inode,) = _shared_files(os.getpid()) - before
+    pool.map(lambda i, big=big: float(big.value[i]), range(4), chunk_size=1)
+    assert any(inode in _shared_files(pid) for pid in pids)
+    del big
+    gc.collect()
+    until(lambda: all(inode not in _shared_files(pid) for pid in pids))
+
+
 @only("forkserver")
 def test_what_a_worker_keeps_of_it_stays_when_the_handle_is_gone(pool: Pool) -> None:
     pool.map(lambda one: keep(one[7:]), [nbpar.share(filled((i, 200_000))) for i in range(6)], chunk_size=1)
