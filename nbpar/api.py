@@ -214,7 +214,9 @@ def imap(
     ordered : bool
         Give results in the order of the items, or as they finish.
     max_in_flight : int, optional
-        Items read and not given out yet, at most; by default four chunks for each worker.
+        Items read and not given out yet, at most; by default four chunks for each worker. However many that are, once
+        256 MB of results from worker processes wait to be taken no further task is begun: large results do not pile up
+        in front of a loop that is slow. Beyond that there can be what each worker has in hand.
 
     Yields
     ------

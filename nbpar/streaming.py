@@ -1,16 +1,22 @@
 """The reading side of `imap`: results out, items in, neither further ahead than a window.
 
+What bounds it: items read and not given out by the window; results that wait by :data:`~nbpar.backends.base.FULL_BYTES`
+as well, and what the workers are about at that moment.
+
 Called by :mod:`nbpar.pool` in the consumer's thread, which is where the user's iterator runs: its errors are the
 consumer's, and nothing is read any more once the consumer stops.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nbpar.backends.base import Backend, Streamed
+from nbpar.errors import PoolClosedError
 from nbpar.job import Job, as_raised
 from nbpar.options import OnError
 
@@ -58,13 +64,19 @@ def stream(
     try:
         yield cast("R", None)  # taken by the pool: from here on `finally` runs, also if no result is ever asked for
         while reader.read(n_out):
-            found = job.next_streamed(n_out, ordered=ordered)
+            found = deque(job.next_streamed(n_out, ordered=ordered))
             n_out += len(found)
-            for index, value in found:
+            while found:
+                index = found[0][0]
+                if source.sizes and source.result_taken(index):
+                    with contextlib.suppress(PoolClosedError):  # then the job ends with its pool
+                        backend.make_room(job.id)
                 error = job.error_of(index)
                 if error is None:
-                    yield value
-                elif on_error == "return":
+                    yield found.popleft()[1]  # no reference stays: it may be large
+                    continue
+                found.popleft()
+                if on_error == "return":
                     yield cast("R", error)
                 elif on_error == "raise":
                     job.wait(1.0)

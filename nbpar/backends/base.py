@@ -57,6 +57,13 @@ class ItemSource(Protocol):
         """These items are not needed again."""
 
 
+FULL_BYTES = 256_000_000
+"""While so much of its results waits for the consumer of `imap`, no new task of a job is begun."""
+
+LARGE_RESULT_BYTES = 1 << 16
+"""Results from this size on are counted: smaller ones are bounded well enough by their number."""
+
+
 class Listed:
     """Items that are all there: a list, a range, an array; slices of it travel as they are."""
 
@@ -75,12 +82,24 @@ class Streamed:
     """Items that come one by one; held until their tasks have ended.
 
     The consumer's thread adds, the dispatcher's takes and drops: single dict operations, so nothing is locked. Bounded
-    by the consumer, which adds no more than its window (:meth:`nbpar.job.Job.stream`).
+    by the consumer, which adds no more than its window (:mod:`nbpar.streaming`).
+
+    Large results are counted here, by the dispatcher's thread when they come and by the consumer's when it takes them:
+    as long as too many bytes wait for the consumer, the job is full, and no new task of it is begun.
+
+    Attributes
+    ----------
+    sizes : dict of int
+        Of the large results that wait, by index.
     """
 
     def __init__(self) -> None:
         self._items: dict[int, Any] = {}
         self.n_added = 0
+        self.sizes: dict[int, int] = {}
+        self._came_bytes = 0  # written by the dispatcher's thread alone
+        self._taken_bytes = 0  # by the consumer's
+        self._is_full = False
 
     def add(self, item: Any) -> None:
         """One more item."""
@@ -95,6 +114,26 @@ class Streamed:
         """Forget items."""
         for index in range(start, stop):
             self._items.pop(index, None)
+
+    def results_come(self, start: int, stop: int, each_bytes: int) -> bool:
+        """Results are about to be handed to the job, each of about so many bytes; whether that fills it."""
+        if each_bytes < LARGE_RESULT_BYTES:
+            return False
+        self.sizes.update(dict.fromkeys(range(start, stop), each_bytes))
+        self._came_bytes += (stop - start) * each_bytes
+        return self.is_full()
+
+    def is_full(self) -> bool:
+        """Whether too many bytes wait for the consumer; for the dispatcher's thread."""
+        # First said, then looked at: what the consumer takes meanwhile is seen either here or there.
+        self._is_full = True
+        self._is_full = self._came_bytes - self._taken_bytes >= FULL_BYTES
+        return self._is_full
+
+    def result_taken(self, index: int) -> bool:
+        """The consumer has a result; whether that makes room in a job that was full."""
+        self._taken_bytes += self.sizes.pop(index, 0)
+        return self._is_full and self._came_bytes - self._taken_bytes < FULL_BYTES
 
 
 class JobSink(Protocol):
@@ -175,6 +214,9 @@ class Backend(Protocol):
 
     def pause(self, job_id: int, *, paused: bool) -> None:
         """Hold a job or let it go on."""
+
+    def make_room(self, job_id: int) -> None:
+        """The consumer of a streamed job has taken results, so that new tasks may be begun (:class:`Streamed`)."""
 
     def chunk_size(self, job_id: int) -> int:
         """Tasks that travel together at the moment: what a reader ahead should keep ready."""

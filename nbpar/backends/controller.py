@@ -22,6 +22,7 @@ from nbpar.backends.base import (
     Printed,
     Ready,
     ShuttingDown,
+    Streamed,
     TasksEnded,
     WorkerEvent,
     Workers,
@@ -172,6 +173,12 @@ class Controller:
             )
         )
 
+    def make_room(self, job_id: int) -> None:
+        """New tasks of a job may be begun again, now that its consumer has taken results."""
+        record = self._jobs.get(job_id)
+        if record is not None and isinstance(record.job.source, Streamed):
+            self.scheduler.fill(job_id, is_full=record.job.source.is_full())
+
     def recycle(self, reason: str) -> None:
         """Replace all workers as they get free, and tell the jobs why."""
         self.scheduler.recycle()
@@ -290,8 +297,10 @@ class Controller:
         record.mean_s = self.scheduler.mean_s(job.job_id)
         n_failed = n_again = 0
         values, taken, at, dropped = event.values, 0, first, first
+        each_bytes = event.n_bytes // max(1, len(values))
         for index, error, traceback in event.failures:
             if index > at:
+                self._count(job, at, index, each_bytes)
                 job.sink.completed(at, values[taken : taken + index - at])
                 taken += index - at
             at = index + 1
@@ -305,10 +314,16 @@ class Controller:
             outcome = task_error(error, index=index, item=item, worker_id=event.worker_id, traceback=traceback)
             self._task_failed(record, outcome)
         if stop > at:
+            self._count(job, at, stop, each_bytes)
             job.sink.completed(at, values[taken:] if taken else values)
         job.source.drop(dropped, stop)
         n_over = event.n_ended - n_again
         job.sink.apply(ChunkDone(event.worker_id, first, first + n_over, event.begin_s, event.end_s, n_failed))
+
+    def _count(self, job: JobSpec, start: int, stop: int, each_bytes: int) -> None:
+        """Before the job has them: its consumer counts them off."""
+        if isinstance(job.source, Streamed) and job.source.results_come(start, stop, each_bytes):
+            self.scheduler.fill(job.job_id, is_full=True)
 
     def _task_failed(self, record: Record, error: TaskError) -> None:
         sink = record.job.sink

@@ -96,6 +96,10 @@ class Dispatcher:
         """Hold a job or let it go on."""
         self._post(lambda: self._controller.scheduler.pause(job_id, paused=paused))
 
+    def make_room(self, job_id: int) -> None:
+        """The consumer of a streamed job has taken results."""
+        self._post(lambda: self._controller.make_room(job_id))
+
     def chunk_size(self, job_id: int) -> int:
         """Tasks that travel together at the moment."""
         return self._controller.scheduler.chunk_size(job_id)

@@ -208,6 +208,9 @@ class SerialBackend:
     def pause(self, job_id: int, *, paused: bool) -> None:
         """Nothing could resume it: not offered (`can_pause`)."""
 
+    def make_room(self, job_id: int) -> None:
+        """Nothing runs ahead of the consumer."""
+
     def chunk_size(self, job_id: int) -> int:
         """Always one."""
         return 1

@@ -74,6 +74,8 @@ class JobRecord:
         default_factory=deque
     )  # (index, attempt): due, and to be run while nothing else runs
     n_in_flight: int = 0
+    sent_to: int = 0  # tasks from here on have never been sent
+    is_full: bool = False  # none of those is to be
     paused: bool = False
     stopping: EndJob | None = None
     stop_at_s: float | None = None
@@ -109,6 +111,9 @@ class JobRecord:
         n_waiting = self.n_waiting
         if n_waiting < 1:
             return None
+        # What was sent before goes on: the consumer may wait for just that, and take nothing until it has come.
+        if self.is_full and (self.waiting[0][0] if self.waiting else self.next_index) >= self.sent_to:
+            return None
         if self.plan.max_in_flight is not None:
             room = self.plan.max_in_flight - self.n_in_flight
             allowance = room if allowance is None else min(allowance, room)
@@ -123,9 +128,10 @@ class JobRecord:
             if stop - start > size:
                 self.put_back(start + size, stop, attempt)
                 stop = start + size
+            self.sent_to = max(self.sent_to, stop)
             return start, stop, attempt
         start = self.next_index
-        self.next_index = stop = min(start + size, self.n_available)
+        self.next_index = self.sent_to = stop = min(start + size, self.n_available)
         return start, stop, 1
 
     def put_back(self, start: int, stop: int, attempt: int) -> None:

@@ -90,6 +90,11 @@ class Scheduler:
         if (job := self._jobs.get(job_id)) is not None:
             job.paused = paused
 
+    def fill(self, job_id: int, *, is_full: bool) -> None:
+        """Begin no new task of a job while its results wait to be taken; what was begun before is ended."""
+        if (job := self._jobs.get(job_id)) is not None:
+            job.is_full = is_full
+
     def chunk_size(self, job_id: int) -> int:
         """The size of a job's chunks now; 1 for a job that is unknown."""
         return job.sizer.size if (job := self._jobs.get(job_id)) is not None else 1
