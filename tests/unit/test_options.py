@@ -49,6 +49,18 @@ BAD_POOL_OPTIONS: list[tuple[str, Any]] = [
     ("worker_init", 5),
     ("worker_exit", "f"),
     ("tasks_per_worker", 0),
+    ("memory_limit", 2),
+    ("memory_limit", 63_999_999),
+    ("memory_limit", "2"),
+    ("memory_limit", "2 potatoes"),
+    ("memory_limit", "63 MB"),
+    ("memory_limit", ""),
+    ("memory_limit", -(1 << 30)),
+    ("memory_limit", True),
+    ("memory_limit", 2e9 + 0.5),
+    ("memory_limit", float("nan")),
+    ("memory_limit", [1 << 30]),
+    ("memory_limit", b"2GB"),
     ("threads_per_worker", 0),
     ("threads_per_worker", "all"),
     ("serializer", "pickle"),
@@ -142,3 +154,29 @@ def test_cpus_follow_the_quota_when_a_container_has_one(
     monkeypatch.setattr(options, "open", opened, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)), raising=False)
     assert usable_cpus() == (64 if cpus is None else cpus)
+
+
+@pytest.mark.parametrize(
+    ("value", "n_bytes"),
+    [("2GB", 2 * 10**9), ("1.5 GiB", 3 << 29), (64_000_000, 64_000_000), (2e9, 2 * 10**9), (np.int32(10**9), 10**9)],
+)
+def test_memory_limit_is_bytes_however_it_was_given(value: Any, n_bytes: int) -> None:
+    given = PoolOptions(memory_limit=value)
+    assert given.memory_limit == given.memory_limit_bytes == n_bytes
+    assert type(given.memory_limit) is int
+    assert PoolOptions().memory_limit_bytes is None
+
+
+def test_memory_limit_says_what_is_allowed() -> None:
+    with pytest.raises(OptionsError) as caught:
+        PoolOptions(memory_limit="2")
+    assert str(caught.value) == (
+        "memory_limit='2' is not allowed; allowed: bytes as a whole number or a size such as '2GB' or '1.5 GiB', 64 MB "
+        "or more for each worker, or None (no limit)"
+    )
+
+
+@pytest.mark.parametrize("method", ["threads", "serial"])
+def test_memory_limit_is_refused_when_workers_are_no_processes(method: Any) -> None:
+    with pytest.raises(OptionsError, match=f"start_method='{method}': workers have no memory of their own there"):
+        PoolOptions(start_method=method, memory_limit="2GB")
