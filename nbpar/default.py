@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from nbpar.backends.surroundings import ModuleWatch
-from nbpar.options import PoolOptions, Serializer, StartMethod, default_start_method
+from nbpar.options import PoolOptions, Serializer, StartMethod, default_start_method, environment
 from nbpar.pool import WorkerPool
 from nbpar.worker.context import current_context
 
@@ -88,6 +88,7 @@ def configure(
     nbpar.errors.OptionsError: n_workers=0 is not allowed; allowed: a whole number, 1 or more, or None (the CPUs this \
 process may use)
     """
+    __tracebackhide__ = True  # a verbose traceback would show what is in `env`
     settings: dict[str, Any] = {
         "n_workers": n_workers,
         "start_method": default_start_method() if start_method is None else start_method,
@@ -98,7 +99,7 @@ process may use)
         "cpu_ids": cpu_ids,
         "threads_per_worker": threads_per_worker,
         "serializer": serializer,
-        "env": env,
+        "env": environment(env),
         "idle_timeout": idle_timeout,
     }
     PoolOptions(**settings)  # checked before anything changes

@@ -26,6 +26,7 @@ __all__ = [
     "Serializer",
     "StartMethod",
     "default_start_method",
+    "environment",
     "job_options",
     "usable_cpus",
 ]
@@ -147,6 +148,51 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
         return JobOptions(**dict(zip(JobOptions.__slots__, values, strict=True)))
 
 
+class _Environment(dict[str, str]):
+    """Variables for the workers. They may be secrets, so no repr and no verbose traceback shows them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
+
+
+def environment(env: Any) -> _Environment | None:
+    """`env` checked, as a mapping that does not show its values.
+
+    Raises
+    ------
+    OptionsError
+        When it is none, or the system has no such variables; it does not show them either.
+
+    Examples
+    --------
+    >>> environment({"TOKEN": "secret"})
+    <1 variables>
+    """
+    __tracebackhide__ = True  # IPython's verbose tracebacks show the values of all names
+    if env is None or type(env) is _Environment:
+        return env
+    named = "a mapping of strings to strings"
+    if not isinstance(env, Mapping):
+        raise OptionsError("env", f"<{type(env).__name__}>", named)
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise OptionsError("env", f"<entry {name!r}>", named)
+        if not name or "=" in name or "\0" in name or not _is_encodable(name):
+            raise OptionsError("env", f"<entry {name!r}>", "names that are not empty, without '=' and null characters")
+        if "\0" in value or not _is_encodable(value):
+            raise OptionsError("env", f"<entry {name!r}>", "values without null characters and lone surrogates")
+    return _Environment(env)
+
+
+def _is_encodable(text: str) -> bool:
+    __tracebackhide__ = True
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """Options of a pool; :class:`nbpar.WorkerPool` describes them. ``None`` for `n_workers` is resolved here."""
@@ -160,7 +206,7 @@ class PoolOptions:
     cpu_ids: Sequence[int | Sequence[int]] | None = None
     threads_per_worker: int | Literal["auto"] = "auto"
     serializer: Serializer = "auto"
-    env: Mapping[str, str] | None = field(default=None, repr=False)  # may hold secrets: never in a repr
+    env: Mapping[str, str] | None = field(default=None, repr=False)
     idle_timeout: float | None = None
 
     def __post_init__(self) -> None:
@@ -216,12 +262,7 @@ class PoolOptions:
             return
         if self.start_method in ("threads", "serial"):
             raise OptionsError("env", "...", f"None with start_method={self.start_method!r}: there is one process only")
-        named = "a mapping of strings to strings"
-        if not isinstance(env, Mapping):
-            raise OptionsError("env", f"<{type(env).__name__}>", named)
-        for key, value in env.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise OptionsError("env", f"<entry {key!r}>", named)
+        object.__setattr__(self, "env", environment(env))
 
     def _check_cpu_ids(self) -> None:
         cpu_ids: Any = self.cpu_ids

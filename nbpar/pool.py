@@ -21,7 +21,16 @@ from nbpar.future import TaskFuture
 from nbpar.history import forget, let_old_results_go, remember
 from nbpar.inputs import check_function, is_sliceable, name_of, zipped
 from nbpar.job import Job
-from nbpar.options import JobOptions, OnError, PoolOptions, Serializer, StartMethod, default_start_method, job_options
+from nbpar.options import (
+    JobOptions,
+    OnError,
+    PoolOptions,
+    Serializer,
+    StartMethod,
+    default_start_method,
+    environment,
+    job_options,
+)
 from nbpar.streaming import stream
 from nbpar.views import choose
 from nbpar.views.cell import Cell
@@ -100,6 +109,7 @@ class WorkerPool:
         env: Mapping[str, str] | None = None,
         idle_timeout: float | None = None,
     ) -> None:
+        __tracebackhide__ = True  # a verbose traceback would show what is in `env`
         self._options = PoolOptions(
             n_workers=n_workers,
             start_method=default_start_method() if start_method is None else start_method,
@@ -110,7 +120,7 @@ class WorkerPool:
             cpu_ids=cpu_ids,
             threads_per_worker=threads_per_worker,
             serializer=serializer,
-            env=env,
+            env=environment(env),
             idle_timeout=idle_timeout,
         )
         self._backend = _make_backend(self._options)

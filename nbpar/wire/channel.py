@@ -329,6 +329,7 @@ class WorkerChannel:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
+        sock.set_inheritable(False)  # it came by a descriptor, which such are
         self._socket = sock
         self._parser = _Parser()
         self._ready: deque[Message] = deque()

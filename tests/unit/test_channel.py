@@ -22,6 +22,7 @@ Pair = tuple[Channel, WorkerChannel]
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     ours, theirs = channel_pair()
+    theirs.set_inheritable(True)  # as it is when it has come to another process
     kernel, worker = Channel(ours), WorkerChannel(theirs)
     yield kernel, worker
     kernel.close()
@@ -213,6 +214,7 @@ def test_descriptors_are_not_for_programs_that_are_started_later(
     kernel.send(Message(2, fds=[read_end, write_end]))
     got = worker.receive().fds
     assert [os.get_inheritable(fd) for fd in got] == [False, False]
+    assert not worker._socket.get_inheritable()
     for fd in (*got, read_end, write_end):
         os.close(fd)
 
