@@ -45,6 +45,7 @@ def default_pool() -> WorkerPool:
     with _lock:
         if _pool is None:
             _pool = WorkerPool(**_settings)
+            _pool.successor = default_pool
             _watch = ModuleWatch()
             _watch.changed()
         elif _watch is not None and (changed := _watch.changed()):

@@ -9,11 +9,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from nbpar.engine.events import OutputLine
-from nbpar.views.ticker import Watch
+from nbpar.engine.events import OutputLine, Snapshot
+from nbpar.views import choose
+from nbpar.views.cell import Cell
+from nbpar.views.controls import Controls
+from nbpar.views.plain import PlainOutput
+from nbpar.views.ticker import Watch, watch
 
-__all__ = ["Display", "Lines"]
+__all__ = ["Display", "Lines", "watch_job", "watch_lines"]
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -72,3 +77,22 @@ class Display:
         """The job has ended; with `wait`, what there is to see has been drawn when this returns."""
         if self._watch is not None:
             self._watch.finish(wait=wait)
+
+
+def watch_job(job: Any, progress: bool | None, cell: Cell | None) -> Watch:
+    """Begin to show a job, below the cell that it came from."""
+    controls = Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume)
+    return watch(choose(progress, cell=cell, controls=controls), job.snapshot, job.take_lines)
+
+
+def watch_lines(future: Any, cell: Cell | None) -> Watch:
+    """Begin to show what a single task writes: nothing is drawn, so the picture stays empty."""
+    return watch(PlainOutput(cell), _no_snapshot, future.take_lines)
+
+
+def _no_snapshot() -> Snapshot:
+    return Snapshot(0, "", "running", 1, 0, 0, 0.0, 0.0, None, 1, ())
+
+
+def _ignore(_value: object) -> None:
+    """For callbacks whose result nobody wants."""

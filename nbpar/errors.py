@@ -32,7 +32,16 @@ __all__ = [
 
 
 class NbparError(Exception):
-    """Root of all errors that nbpar raises of its own."""
+    """Root of all errors that nbpar raises of its own.
+
+    Attributes
+    ----------
+    results : sequence
+        Where it ended a job: what had ended of it by then, in the order of the input. A user's own exception gets this
+        as well, where its class allows it.
+    """
+
+    results: Sequence[Any] = ()
 
 
 class OptionsError(NbparError, ValueError):
@@ -204,11 +213,13 @@ class InternalError(NbparError):
 
 
 class JobInterrupt(KeyboardInterrupt):
-    """The stop button or Ctrl-C ended a job; shown as one line.
+    """The stop button or Ctrl-C ended a job; shown as one line. Its ``results`` are what had ended by then.
 
     A :class:`KeyboardInterrupt`, so that the cells after this one do not run and ``except Exception`` does not
     swallow it.
     """
+
+    results: Sequence[Any] = ()
 
     def _render_traceback_(self) -> Sequence[str]:
         """One line in IPython instead of a traceback."""

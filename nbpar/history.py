@@ -16,16 +16,21 @@ __all__ = ["forget", "jobs", "let_old_results_go", "remember"]
 
 MAX_JOBS_KEPT = 100
 
-_recent_lock = threading.RLock()  # guards the next two
+MAX_INPUTS_KEPT = 5
+"""Jobs that keep their input for `Job.retry_failed` although it is not known whether anybody still has them."""
+
+_recent_lock = threading.RLock()  # guards the next three
 _recent: deque[Job[Any] | weakref.ref[Job[Any]]] = deque(maxlen=MAX_JOBS_KEPT)
 _unsettled: deque[Job[Any]] = deque(maxlen=MAX_JOBS_KEPT)  # those of which it is open whether their results stay
+_with_input: deque[Job[Any]] = deque()  # those that a caller has, or had, and that did not end well
 
 
 def jobs() -> list[Job[Any]]:
     """The jobs of this session, the oldest first; the last 100 are kept.
 
     The newest keeps its results, and so does each that failed or was cancelled. Results of other finished jobs are let
-    go when the next job begins, unless its caller holds the :class:`~nbpar.job.Job`.
+    go when the next job begins, unless its caller holds the :class:`~nbpar.job.Job`. So are the inputs, which
+    `Job.retry_failed` needs, of all jobs.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def remember(job: Job[Any], *, is_held: bool) -> None:
 def let_old_results_go(newest: Job[Any]) -> None:
     """Forget the results of finished jobs but the newest: they must not pile up over a session.
 
-    What has failed or was cancelled keeps what it has.
+    What has failed or was cancelled keeps what it has, but for its input.
     """
     with _recent_lock:
         for _ in range(len(_unsettled)):
@@ -70,6 +75,12 @@ def let_old_results_go(newest: Job[Any]) -> None:
                 _unsettled.append(job)
             elif job.status == "done":
                 job.let_results_go()
+            elif not job.is_held:
+                job.let_input_go()
+            else:
+                _with_input.append(job)
+        while len(_with_input) > MAX_INPUTS_KEPT:
+            _with_input.popleft().let_input_go()
 
 
 def forget(job: Job[Any]) -> None:

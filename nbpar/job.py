@@ -1,44 +1,36 @@
 """What a user holds of one map call: :class:`Job`.
 
-A job is the sink of its backend: the dispatcher's thread hands it events, values and the end; the user's threads read
-results, wait, iterate, cancel; the ticker's thread takes snapshots for its view. Made by :mod:`nbpar.pool`.
-
-What bounds its queues: results are the user's to keep; of a streamed job they are given out and forgotten.
+The user's threads read results, wait, iterate, cancel, and have what failed run again; the ticker's thread takes
+snapshots for the view. What the backend tells is in :mod:`nbpar.ledger`. Made by :mod:`nbpar.pool`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from nbpar.backends.base import Backend, StateEvent, Wait
-from nbpar.backends.rerun import Recipe
-from nbpar.display import Display, Lines
-from nbpar.engine.events import OutputLine, Snapshot, Status
-from nbpar.engine.state import JobState
+from nbpar.backends.base import Backend, Wait
+from nbpar.engine.events import Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
+from nbpar.ledger import Ledger
 from nbpar.options import OnError
+from nbpar.raising import add_note, as_raised, carry_results
 from nbpar.views.ticker import Watch
-from nbpar.waiting import Latch, Waiters
+from nbpar.waiting import Waiters
+from nbpar.worker.context import current_context
 
-__all__ = ["Job", "as_raised"]
+__all__ = ["Job"]
 
 R = TypeVar("R")
 
 SHORT_S = 0.2
 """A call that is over within this time never makes a view."""
 
-_MISSING = object()
 
-_log = logging.getLogger("nbpar")
-
-
-class Job(Generic[R]):
+class Job(Ledger[R]):
     """One map call: results, errors, progress; it can be awaited, iterated, paused and cancelled.
 
     `nbpar.map_async` returns one at once; the jobs of blocking calls are in ``nbpar.jobs()``.
@@ -72,30 +64,14 @@ class Job(Generic[R]):
         on_error: OnError,
         make_watch: Callable[[Job[Any]], Watch],
     ) -> None:
-        self.id = job_id
-        self.name = name
+        super().__init__(
+            job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, on_error=on_error, make_watch=make_watch
+        )
         self._backend = backend
-        self._on_error = on_error
-        self._begin_s = time.perf_counter()
-        self._state = JobState(job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, begin_s=self._begin_s)
-        self._state.status = "running"
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
         self.is_taken = False  # whether a blocking call has given the results to its caller
-        self.are_gone = False  # whether its results were let go
-        self._pool: object = None  # set by the pool: a pool whose handle was dropped lives until its jobs have ended
-        self._streamed = n_tasks is None
-        self._values: list[Any] = [] if n_tasks is None else [_MISSING] * n_tasks
-        self._ready: dict[int, Any] = {}  # of a streamed job: values and errors that were not given out yet
-        self._errors: dict[int, TaskError] = {}
-        self._recipe: Recipe | None = None  # set by the pool; kept when there are failures
-        self._error: BaseException | None = None
+        self._retry: Callable[[Job[R]], Job[R]] | None = None  # set by the pool
         self._traceback: tuple[TracebackType | None] | None = None
-        self._lock = threading.RLock()  # guards the state, values, errors and callbacks
-        self._waiters = Waiters()
-        self._over = Latch()
-        self._callbacks: list[Callable[[Job[R]], None]] = []
-        self._lines = Lines()
-        self._display = Display(lambda: make_watch(self))
 
     # --- what a user asks ---------------------------------------------------------------------------------------------
 
@@ -125,24 +101,31 @@ class Job(Generic[R]):
         """Values that are there by now, by the position of their item."""
         with self._lock:
             self._check_kept()
-            if self._streamed:
-                return {i: value for i, value in sorted(self._ready.items()) if i not in self._errors}
-            found = {i: value for i, value in enumerate(self._values) if value is not _MISSING}
-        if self._on_error == "return":
-            found = {i: value for i, value in found.items() if i not in self._errors}
-        return found
+            return self._outcomes.by_index()
 
     @property
     def errors(self) -> list[TaskError]:
         """The failures so far; each knows its `index`, `item_repr` and, as ``__cause__``, its exception."""
         with self._lock:
-            return [error for _, error in sorted(self._errors.items())]
+            return [error for _, error in sorted(self._outcomes.errors.items())]
 
     def let_results_go(self) -> None:
         """Forget the values of a job that is done; for jobs that only `nbpar.jobs()` still knows."""
         with self._lock:
             if self._state.status == "done":
-                self._values, self._ready, self.are_gone = [], {}, True
+                self._outcomes.let_go()
+        self.let_input_go()
+
+    def let_input_go(self) -> None:
+        """Forget the input of a job that is over, which only `retry_failed` would need."""
+        with self._lock:
+            if self._recipe is not None and self._over.is_set():
+                self._recipe.trim()
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether its results were let go."""
+        return self._outcomes.are_gone
 
     def _check_kept(self) -> None:
         if self.are_gone:
@@ -201,11 +184,9 @@ class Job(Generic[R]):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s; it goes on")
         self._raise_error()
         self._check_kept()
-        if self._streamed:
+        if self._outcomes.is_streamed:
             raise NbparError("the results of imap() were given out one by one; there is no list of them")
-        if self._on_error == "skip" and self._errors:
-            return [value for value in self._values if value is not _MISSING]
-        return self._values
+        return self._outcomes.as_list()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise; None for a job that succeeded. Waits for the end."""
@@ -234,6 +215,55 @@ class Job(Generic[R]):
         with contextlib.suppress(PoolClosedError):  # then the job ends with its pool
             self._backend.cancel(self.id)
         return True
+
+    def retry_failed(self) -> Job[R]:
+        """Run once more what failed, was lost or never began, and keep the rest.
+
+        The function is the one of the first call, pickled afresh: what it refers to counts as it is now, so mend what
+        it reads and call this. (A function that was defined anew is another one: map it over the items of `errors`.)
+        Options are the same, a checkpoint included; so is the seed of each task, and each has its `retries` again.
+
+        What is needed for that is kept: the items of the failures of a job that is done, the input of one that failed
+        or was cancelled. After a `map`, until the next job begins; after a `map_async`, as long as you have the job
+        (of those that did not end well the last five keep their input in any case).
+
+        Returns
+        -------
+        Job
+            A new one, at once. Its ``result()`` is the whole list, with what was there in its place. The job itself
+            when there is nothing to run.
+
+        Raises
+        ------
+        NbparError
+            While the job runs; when its results or its items were let go; for `imap`, which keeps neither.
+        PoolClosedError
+            When its pool was shut down, unless it was the notebook's own.
+
+        Examples
+        --------
+        >>> import nbpar
+        >>> limits = {"largest": 2}
+        >>> def check(x):
+        ...     assert x <= limits["largest"], x
+        ...     return x
+        >>> with nbpar.WorkerPool(start_method="serial") as pool:
+        ...     job = pool.map_async(check, [1, 2, 3], on_error="return")
+        ...     limits["largest"] = 3
+        ...     job.retry_failed().result()
+        [1, 2, 3]
+        """
+        if not self._over.is_set():
+            raise NbparError(f"{self!r} has not ended; wait for it, or cancel it, before what failed is run again")
+        if self._outcomes.is_streamed:
+            raise NbparError(
+                f"{self!r} gave out its results one by one and has kept no items; use map() or map_async() for what is "
+                f"to be run again"
+            )
+        self._check_kept()
+        if self._retry is None or self._recipe is None:
+            return self
+        return self._retry(self)
 
     def pause(self) -> None:
         """Let running tasks end and begin no more until :meth:`resume`."""
@@ -281,17 +311,18 @@ class Job(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         """Results in order, each as soon as it and all before it are there; a failed task raises at its turn."""
-        for index in range(len(self._values)):
+        outcomes = self._outcomes
+        for index in range(len(outcomes)):
             while True:
                 with self._lock:
-                    if self._values[index] is not _MISSING or index in self._errors or self._over.is_set():
+                    if outcomes.has(index) or self._over.is_set():
                         break
                     waiter = self._waiters.add()
                 Waiters.wait(waiter)
-            value = self._values[index]
-            if value is not _MISSING:
+            is_there, value = outcomes.get(index)
+            if is_there:
                 yield value
-            elif index not in self._errors or self._on_error == "raise":
+            elif index not in outcomes.errors or self._on_error == "raise":
                 self.wait()
                 self._raise_error()
 
@@ -314,14 +345,6 @@ class Job(Generic[R]):
         activities = {} if self._over.is_set() else self._backend.activities(self.id)
         with self._lock:
             return self._state.snapshot(time.perf_counter(), activities)
-
-    def take_lines(self) -> list[OutputLine]:
-        """Lines that tasks wrote since the last call; for the view."""
-        return self._lines.take()
-
-    def show_now(self) -> None:
-        """Begin to show the job without waiting to see whether it lasts."""
-        self._display.begin()
 
     # --- for the blocking calls ---------------------------------------------------------------------------------------
 
@@ -347,22 +370,32 @@ class Job(Generic[R]):
         self._over.wait(1.0)
         self.ended("cancelled", None)  # for one that its backend never got
         self._display.finish(wait=True)
-        raise JobInterrupt(f"Interrupted: {self._cancelled()}") from None
+        raised = JobInterrupt(f"Interrupted: {self.name} was cancelled; {self._kept()}")
+        carry_results(raised, self.results)
+        raise raised from None
 
-    def _cancelled(self) -> str:
+    def _kept(self) -> str:
+        """Where the results are that there are, in words."""
         of = "" if self._state.n_tasks is None else f" of {self._state.n_tasks}"
         where = "the job's results" if self.is_held else "nbpar.jobs()[-1].results"
-        return f"{self.name} was cancelled; {len(self.results_by_index)}{of} results are kept in {where}"
+        return f"{len(self.results_by_index)}{of} results are kept in {where}"
 
     def _failure(self) -> BaseException | None:
-        """Why there is no list of results: the exception to raise."""
-        if self._error is not None:
-            return self._error
-        if self._state.status == "failed" and self._errors:
-            return as_raised(next(iter(self._errors.values())))
-        if self._state.status == "cancelled":
-            return JobCancelledError(self._cancelled())
-        return None
+        """Why there is no list of results: the exception to raise, with what there is."""
+        status, errors = self._state.status, self._outcomes.errors
+        error = self._error
+        if error is None and status == "failed" and errors:
+            error = as_raised(next(iter(errors.values())))
+        elif error is None and status == "cancelled":
+            error = JobCancelledError(f"{self.name} was cancelled; {self._kept()}")
+        # In a worker, by a map within a task: the exception leaves it, and `nbpar.jobs()` of the kernel has other jobs.
+        if error is None or self._outcomes.is_streamed or current_context() is not None:
+            return error
+        if (results := self.results) and not isinstance(error, JobCancelledError):
+            call = "the job's retry_failed()" if self.is_held else "nbpar.jobs()[-1].retry_failed()"
+            add_note(error, f"nbpar: {self._kept()}; {call} runs the others")
+        carry_results(error, results)
+        return error
 
     def _raise_error(self) -> None:
         __tracebackhide__ = True
@@ -387,7 +420,7 @@ class Job(Generic[R]):
         shown_at_s = self._begin_s + SHORT_S
         while True:
             with self._lock:
-                found = self._take_ready(n_out, ordered=ordered)
+                found = self._outcomes.take_ready(n_out, ordered=ordered)
                 waiter = self._waiters.add()
             if found:
                 return found
@@ -399,100 +432,8 @@ class Job(Generic[R]):
                 self._display.begin()
             Waiters.wait(waiter, wait_s if wait_s > 0 else None)
 
-    def _take_ready(self, n_out: int, *, ordered: bool) -> list[tuple[int, Any]]:
-        if not ordered:
-            found = list(self._ready.items())
-            self._ready.clear()
-            return found
-        found = []
-        while n_out + len(found) in self._ready:
-            index = n_out + len(found)
-            found.append((index, self._ready.pop(index)))
-        return found
-
-    def has_ready(self, index: int, *, ordered: bool) -> bool:
-        """Whether an outcome can be given out without waiting."""
-        return index in self._ready if ordered else bool(self._ready)
-
-    def input_ended(self, n_tasks: int) -> None:
-        """The input has ended after so many items."""
-        self._state.n_tasks = n_tasks
-
-    def error_of(self, index: int) -> TaskError | None:
-        """The failure of one task."""
-        return self._errors.get(index)
-
     def _rerun(self, index: int) -> Callable[[], R]:
         """A function that runs a failed task once more, here; raises LookupError when its item was not kept."""
         if self._recipe is None:
             raise LookupError(index)
         return self._recipe.task(index)
-
-    # --- what the backend tells (JobSink) -----------------------------------------------------------------------------
-
-    def apply(self, event: StateEvent) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        with self._lock:
-            self._state.apply(event)
-
-    def write(self, line: OutputLine) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        self._lines.put(line)
-        self._display.begin()
-
-    def completed(self, start: int, values: Sequence[Any]) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        with self._lock:
-            if self._over.is_set():
-                return
-            if self._streamed:
-                self._ready.update(enumerate(values, start))
-            else:
-                self._values[start : start + len(values)] = values
-            self._waiters.wake()
-
-    def failed(self, error: TaskError) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        with self._lock:
-            self._errors[error.index] = error
-            if self._recipe is not None:
-                self._recipe.keep(error.index)
-            if self._streamed:
-                self._ready[error.index] = error
-            elif self._on_error == "return":
-                self._values[error.index] = error
-            self._waiters.wake()
-
-    def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        with self._lock:
-            if self._over.is_set():
-                return
-            self._error = error
-            self._pool = None
-            self._recipe = None if self._recipe is None else self._recipe.ended()
-            self._state.finish(status, time.perf_counter())
-            callbacks, self._callbacks = self._callbacks, []
-            self._over.set()
-            self._waiters.wake()
-        self._display.finish(wait=False)
-        for callback in callbacks:
-            self._call_back(callback)
-
-    def _call_back(self, function: Callable[[Job[R]], None]) -> None:
-        try:
-            function(self)
-        except BaseException:  # noqa: BLE001  # a user's: it must not end the dispatcher
-            _log.exception("nbpar: a done callback of %r failed", self)
-
-
-def as_raised(error: TaskError) -> BaseException:
-    """The exception that a blocking call raises for a failed task: the task's own type, with a note on the item."""
-    cause = error.__cause__
-    if type(error) is not TaskError or cause is None:
-        return error
-    note = f"nbpar: {error.where}" + ("" if error.worker_id is None else f", on worker {error.worker_id}")
-    if note not in getattr(cause, "__notes__", ()):
-        with contextlib.suppress(Exception):  # an exception class that refuses new attributes (a frozen dataclass)
-            cause.add_note(note)
-    return cause

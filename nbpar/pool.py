@@ -5,7 +5,6 @@ Called by users and by :mod:`nbpar.api`, whose functions are the same verbs on t
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
 import secrets
@@ -13,9 +12,10 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from nbpar.backends.base import Backend, JobSpec, Listed, Streamed
+from nbpar.backends.base import ItemSource, JobSpec, Listed, Streamed
+from nbpar.backends.registry import end_backend, make_backend
 from nbpar.backends.rerun import Recipe
-from nbpar.engine.events import Snapshot
+from nbpar.display import watch_job, watch_lines
 from nbpar.errors import NbparError, OptionsError, PoolClosedError
 from nbpar.future import TaskFuture
 from nbpar.history import forget, let_old_results_go, remember
@@ -32,11 +32,7 @@ from nbpar.options import (
     job_options,
 )
 from nbpar.streaming import stream
-from nbpar.views import choose
 from nbpar.views.cell import Cell
-from nbpar.views.controls import Controls
-from nbpar.views.plain import PlainOutput
-from nbpar.views.ticker import Watch, watch
 from nbpar.wire.shared import unwrap
 
 if TYPE_CHECKING:
@@ -123,14 +119,14 @@ class WorkerPool:
             env=environment(env),
             idle_timeout=idle_timeout,
         )
-        self._backend = _make_backend(self._options)
+        self._backend = make_backend(self._options)
         self._owner_pid = os.getpid()
         self._closed = False
         self._unfinished: weakref.WeakSet[Job[Any] | TaskFuture[Any]] = weakref.WeakSet()
         # A pool that is dropped, and the end of the interpreter, end the workers and do not wait for tasks.
-        self._finalizer = weakref.finalize(self, _end_backend, self._backend, self._owner_pid)
+        self._finalizer = weakref.finalize(self, end_backend, self._backend, self._owner_pid)
         self._finalizer.atexit = False
-        _backends.add(self._backend)
+        self.successor: Callable[[], WorkerPool] | None = None  # has another pool once this one is shut down
 
     @property
     def n_workers(self) -> int:
@@ -257,9 +253,7 @@ class WorkerPool:
         self._check_open()
         job_id = next(_job_ids)
         cell = Cell.current()
-        future: TaskFuture[R] = TaskFuture(
-            self._backend, job_id, lambda future: watch(PlainOutput(cell), _no_snapshot, future.take_lines)
-        )
+        future: TaskFuture[R] = TaskFuture(self._backend, job_id, lambda future: watch_lines(future, cell))
         future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
         source = Listed([(function, args, kwargs)])
@@ -359,14 +353,17 @@ class WorkerPool:
     def _begin(
         self,
         function: Callable[..., R],
-        source: Listed | Streamed,
+        source: ItemSource,
         n_tasks: int | None,
         options: JobOptions,
         *,
         star: bool,
         is_held: bool,
         checkpoint: Checkpoint | None,
+        before: Job[R] | None = None,
+        seed: int | None = None,
     ) -> Job[R]:
+        """Begin a job, or what is left of the one `before`."""
         __tracebackhide__ = True
         check_function(function)
         self._check_open()
@@ -380,12 +377,15 @@ class WorkerPool:
             n_workers=self.n_workers,
             backend=self._backend,
             on_error=options.on_error,
-            make_watch=lambda job: _watch(job, options.progress, cell),
+            make_watch=lambda job: watch_job(job, options.progress, cell),
         )
-        seed = secrets.randbits(64) if options.seed is None else options.seed
+        if seed is None:
+            seed = secrets.randbits(64) if options.seed is None else options.seed
         sink, todo = (job, None) if checkpoint is None else checkpoint.attach(job)
+        if before is not None:
+            todo = job.take_over(before)
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, sink, todo)
-        job._recipe, job._pool = Recipe(spec), self
+        job._recipe, job._pool, job._retry = Recipe(spec, checkpoint), self, _retrier(self)
         remember(job, is_held=is_held)
         try:
             is_waited_for = not is_held and n_tasks is not None
@@ -404,6 +404,33 @@ class WorkerPool:
                     checkpoint.close()
             raise
         return job
+
+    def retry(self, job: Job[R]) -> Job[R]:
+        """Run what is left of a job that has ended; called by :meth:`nbpar.job.Job.retry_failed`."""
+        recipe, left = job.left()
+        if recipe is None or not left:
+            return job
+        try:
+            source = recipe.source_of(left)
+        except LookupError:
+            raise NbparError(
+                f"the items of {job!r} were let go when other jobs began; call retry_failed() before, hold the job of "
+                f"map_async(), or map the items again"
+            ) from None
+        checkpoint = self._open_checkpoint(recipe.function, recipe.options, star=recipe.star, is_streamed=False)
+        if checkpoint is not None:
+            checkpoint.go_on(recipe.checkpoint)
+        return self._begin(
+            recipe.function,
+            source,
+            job.n_tasks,
+            recipe.options,
+            star=recipe.star,
+            is_held=True,
+            checkpoint=checkpoint,
+            before=job,
+            seed=recipe.seed,
+        )
 
     def _open_checkpoint(
         self, function: Callable[..., Any], options: JobOptions, *, star: bool, is_streamed: bool
@@ -433,54 +460,24 @@ class WorkerPool:
 
 _SUBMIT = JobOptions(on_error="return", progress=False)
 
-_backends: weakref.WeakSet[Backend] = weakref.WeakSet()
+
+def _retrier(pool: WorkerPool) -> Callable[[Job[R]], Job[R]]:
+    """What runs the rest of a job: its pool as long as that is open, else the one that took its place."""
+    reference, successor = weakref.ref(pool), pool.successor
+
+    def retry(job: Job[R]) -> Job[R]:
+        here = reference()
+        if here is None or here._closed:
+            if successor is None:
+                raise PoolClosedError(
+                    f"the pool of {job!r} was shut down; call retry_failed() while it is open, or map the items again"
+                )
+            here = successor()
+        return here.retry(job)
+
+    return retry
 
 
 def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     """What a worker calls for `submit`."""
     return function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
-
-
-def _make_backend(options: PoolOptions) -> Backend:
-    if options.start_method == "serial":
-        from nbpar.backends.serial import SerialBackend
-
-        return SerialBackend(options)
-    from nbpar.backends.dispatcher import Dispatcher
-
-    if options.start_method == "threads":
-        from nbpar.backends.threads import ThreadWorkers
-
-        return Dispatcher(ThreadWorkers(options), options)
-    from nbpar.backends.start import begin_server
-
-    begin_server(options.start_method)  # it loads while the imports below go on
-    from nbpar.backends.processes import ProcessWorkers
-
-    return Dispatcher(ProcessWorkers(options), options)
-
-
-def _end_backend(backend: Backend, owner_pid: int) -> None:
-    if os.getpid() == owner_pid:
-        backend.shutdown(wait=False, cancel=True)
-
-
-@atexit.register
-def _end_all() -> None:
-    """The interpreter's exit never waits for tasks."""
-    for backend in list(_backends):
-        backend.shutdown(wait=True, cancel=True)
-
-
-def _watch(job: Job[Any], progress: bool | None, cell: Cell | None) -> Watch:
-    controls = Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume)
-    return watch(choose(progress, cell=cell, controls=controls), job.snapshot, job.take_lines)
-
-
-def _no_snapshot() -> Snapshot:
-    """For the watch of a single task: nothing is drawn, so the picture stays empty."""
-    return Snapshot(0, "", "running", 1, 0, 0, 0.0, 0.0, None, 1, ())
-
-
-def _ignore(_value: object) -> None:
-    """For callbacks whose result nobody wants."""

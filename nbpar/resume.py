@@ -104,13 +104,13 @@ def _changed(before: Version | None, now: Fingerprint, name: str, file: str) -> 
     changed = {part for part in {*before.parts, *now.parts} if before.parts.get(part) != now.parts.get(part)}
     has = f"{file} has {_counted(before.n_results)} of another"
     if name in _NAMELESS and any(part.endswith(f"<{name}>()") for part in changed):
-        return f"{has} {_NAMELESS[name]}, so this starts anew"
+        return f"{has} {_NAMELESS[name]}{_ANEW}"
     names = sorted({part.rpartition("<locals>.")[2].removeprefix("class ") for part in changed} - {""})
     names = [one for one in names if "<" not in one]  # `<lambda>` says nothing to a user
     what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     because = f" ({what})" if what else ""
     whose = f"this {_NAMELESS[name]}" if name in _NAMELESS else name
-    return f"{has} version of {whose}; the code has changed since{because}, so this starts anew"
+    return f"{has} version of {whose}; the code has changed since{because}{_ANEW}"
 
 
 _NAMELESS = {"lambda": "lambda", "cell": "cell"} | dict.fromkeys(
@@ -183,6 +183,12 @@ class Checkpoint:
     def read(self, items: Iterable[Any]) -> None:
         """Look up the whole input, ahead of the job."""
         self._found = self.look_up(items)
+
+    def go_on(self, before: Checkpoint) -> None:
+        """Take the keys of a job's input from its checkpoint: what is left of it is to be done, and kept here."""
+        self._keys = before._keys
+        self._has_ended = True
+        self._changed = self._changed.replace(_ANEW, ", so they count for that one alone")
 
     def look_up(self, items: Iterable[Any]) -> tuple[list[tuple[int, list[Any]]], list[Range]]:
         """Take the next items of the input.
@@ -262,6 +268,8 @@ class Checkpoint:
 
 
 _NONE = object()
+
+_ANEW = ", so this starts anew"
 
 
 class Recorder:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nbpar.backends.base import Backend, Streamed
 from nbpar.errors import PoolClosedError
-from nbpar.job import Job, as_raised
+from nbpar.job import Job
 from nbpar.options import OnError
+from nbpar.raising import as_raised
 
 if TYPE_CHECKING:
     from nbpar.resume import Checkpoint

@@ -77,6 +77,11 @@ class Listed:
     def drop(self, start: int, stop: int) -> None:
         """The input is the user's: nothing to do."""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it costs nothing to keep the input."""
+        return isinstance(self._items, range)
+
 
 class Streamed:
     """Items that come one by one; held until their tasks have ended.

@@ -1,15 +1,24 @@
-"""One failed task once more, in the caller's thread: what `%nbpar debug` needs.
+"""What a job keeps so that tasks of it can be run once more: its function, its options, and items.
 
-Owns :class:`Recipe`, what a job keeps for it: the function, and the items of its failures, let go with the job.
-Made by :mod:`nbpar.pool`, held by :class:`nbpar.job.Job`.
+Owns :class:`Recipe`. Made by :mod:`nbpar.pool`, held by :class:`nbpar.job.Job`; used by ``%nbpar debug``, which runs
+one failed task in the caller's thread, and by ``Job.retry_failed``, which runs all that failed or never began.
+
+What it keeps, and how long:
+
+* of a job that is done, the items of its failures; of one that failed or was cancelled, its input;
+* both until the next job begins, when nobody has the :class:`~nbpar.job.Job`; then a range, or else the items of the
+  first 100 failures, are what stays (:meth:`Recipe.trim`);
+* of a stream, whose items come once, those of the first 100 failures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, Literal
 
-from nbpar.backends.base import ItemSource, JobSpec
+from nbpar.backends.base import ItemSource, JobSpec, Listed
 from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.worker.context import Context, current_context, seed_task, set_context
@@ -17,7 +26,7 @@ from nbpar.worker.context import Context, current_context, seed_task, set_contex
 __all__ = ["Recipe"]
 
 MAX_ITEMS = 100
-"""Failures whose items are kept, of each job."""
+"""Failures whose items are kept for good, of each job."""
 
 
 class Recipe:
@@ -26,26 +35,54 @@ class Recipe:
     Parameters
     ----------
     job : JobSpec
-        Its function and seed are kept, its input until :meth:`ended`.
+        Its function, options and seed are kept, its input as said above.
+    checkpoint : object
+        What the job's results were kept with, if they were.
+
+    Attributes
+    ----------
+    function, star, options, seed, checkpoint
+        Of the job.
     """
 
-    def __init__(self, job: JobSpec) -> None:
-        self._function = job.function
-        self._star = job.star
-        self._seed = job.seed
-        self._seeded = job.options.seed is not None
+    def __init__(self, job: JobSpec, checkpoint: Any = None) -> None:
+        self.function = job.function
+        self.star = job.star
+        self.options = job.options
+        self.seed = job.seed
+        self.checkpoint = checkpoint
         self._source: ItemSource | None = job.source
+        self._is_listed = isinstance(job.source, Listed)
         self._items: dict[int, Any] = {}
 
     def keep(self, index: int) -> None:
         """Keep the item of a failure. Called by the backend's thread while the item is there."""
-        if self._source is not None and len(self._items) < MAX_ITEMS:
+        if self._source is not None and (self._is_listed or len(self._items) < MAX_ITEMS):
             self._items[index] = self._source.take(index, index + 1)[0]
 
-    def ended(self) -> Recipe | None:
+    def ended(self, status: Literal["done", "failed", "cancelled"]) -> Recipe | None:
         """The job is over: what is needed of this from now on."""
-        self._source = None
-        return self if self._items else None
+        if status == "done" or not self._is_listed:
+            self._source = None
+        return self if self._items or self._source is not None else None
+
+    def trim(self) -> None:
+        """Let the input go, and the items of all failures but the first."""
+        if not (isinstance(self._source, Listed) and self._source.is_free):
+            self._source = None
+        self._items = dict(islice(self._items.items(), MAX_ITEMS))
+
+    def source_of(self, ranges: Sequence[tuple[int, int]]) -> ItemSource:
+        """The items of these tasks.
+
+        Raises
+        ------
+        LookupError
+            When some were not kept.
+        """
+        if self._source is not None:
+            return self._source
+        return _Chosen([(start, [self._items[i] for i in range(start, stop)]) for start, stop in ranges])
 
     def task(self, index: int) -> Callable[[], Any]:
         """A function that runs the task here and now, with its own `current_task` and its own exception.
@@ -61,14 +98,30 @@ class Recipe:
             __tracebackhide__ = True
             slot = Slot.alone()
             outer = current_context()
-            set_context(Context(0, slot, seed=self._seed), whole_process=False)
+            set_context(Context(0, slot, seed=self.seed), whole_process=False)
             try:
                 slot.begin_task(index)
-                if self._seeded:
-                    seed_task(self._seed, index)
+                if self.options.seed is not None:
+                    seed_task(self.seed, index)
                 argument = shared.unwrap(item)
-                return self._function(*argument) if self._star else self._function(argument)
+                return self.function(*argument) if self.star else self.function(argument)
             finally:
                 set_context(outer, whole_process=False)
 
         return run
+
+
+class _Chosen:
+    """Some items of an input, by their places in it; an :class:`~nbpar.backends.base.ItemSource`."""
+
+    def __init__(self, parts: list[tuple[int, list[Any]]]) -> None:
+        self._parts = parts
+        self._starts = [start for start, _ in parts]
+
+    def take(self, start: int, stop: int) -> Sequence[Any]:
+        """Items of one part: the scheduler cuts chunks out of the ranges that it was given."""
+        first, items = self._parts[bisect_right(self._starts, start) - 1]
+        return items[start - first : stop - first]
+
+    def drop(self, start: int, stop: int) -> None:
+        """They are kept for the case that they fail again."""

@@ -87,7 +87,7 @@ class Note(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """So many results of a job did not have to be computed: its checkpoint had them."""
+    """So many results of a job did not have to be computed: its checkpoint had them, or the job that it goes on."""
 
     n_tasks: int
 
@@ -191,7 +191,7 @@ class Snapshot(NamedTuple):
     can_pause : bool
         Whether the backend can hold the job.
     n_restored : int
-        Tasks among `n_done` whose results came from the job's checkpoint.
+        Tasks among `n_done` whose results were there before: in the job's checkpoint, or in the job it goes on with.
     aloud : tuple of str
         The notes that have to be read even where no picture is drawn.
     """

@@ -1,0 +1,64 @@
+"""What a user gets raised for a failed task: the task's own exception, and on it where the rest of the job is.
+
+Called by :mod:`nbpar.job` and :mod:`nbpar.streaming` in the thread of the user who waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from nbpar.errors import JobInterrupt, NbparError, TaskError
+
+__all__ = ["PartialResults", "add_note", "as_raised", "carry_results"]
+
+
+class PartialResults(list[Any]):
+    """The results that an exception carries as its ``results``: what had ended of the job, in the order of the input.
+
+    They stay in the process: an exception that is pickled is sent without them.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> pickle.loads(pickle.dumps(PartialResults([1, 2])))
+    []
+    """
+
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        super().__init__(values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PartialResults, ()
+
+
+def as_raised(error: TaskError) -> BaseException:
+    """The exception that a blocking call raises for a failed task: the task's own type, with a note on the item."""
+    cause = error.__cause__
+    if type(error) is not TaskError or cause is None:
+        return error
+    add_note(cause, f"nbpar: {error.where}" + ("" if error.worker_id is None else f", on worker {error.worker_id}"))
+    return cause
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Have a traceback end with a note, once."""
+    notes = getattr(error, "__notes__", ())
+    if note in notes:
+        return
+    try:
+        error.add_note(note)
+    except Exception:  # noqa: BLE001  # its class refuses new attributes (a frozen dataclass): set as Python sets its own
+        with contextlib.suppress(Exception):
+            BaseException.__setattr__(error, "__notes__", [*notes, note])
+
+
+def carry_results(error: Any, results: list[Any]) -> None:
+    """Set ``error.results``, unless the class of a user's exception has something of that name, or refuses it."""
+    if not isinstance(error, NbparError | JobInterrupt):
+        before = getattr(error, "results", None)
+        if type(before) is not PartialResults and hasattr(error, "results"):
+            return
+    with contextlib.suppress(Exception):
+        error.results = PartialResults(results)
