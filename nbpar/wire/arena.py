@@ -301,6 +301,8 @@ class ArenaReader:
         for start, stop in _joined(pinned):
             self._memory.make_private(start * UNIT_BYTES, stop * UNIT_BYTES)
         self._pinned |= pinned
+        if self._is_closed and not self._live:  # the views of these blocks will tell nobody when they die
+            self._end()
 
     def close(self) -> None:
         """The sender has ended: return all pages but those of blocks that have views, and those when they die."""

@@ -456,6 +456,20 @@ def test_what_a_forked_child_and_its_parent_write_is_their_own(pair: tuple[Arena
         os.close(fd)
 
 
+def test_memory_goes_when_a_fork_has_pinned_all_that_its_dead_sender_left(kind: str) -> None:
+    arena, reader = make_pair()
+    held = through(arena, reader, np.arange(70_000))
+    fd = reader._memory.fd
+    reader.close()
+    os.fstat(fd)
+    assert fork(lambda: bool((held == np.arange(70_000)).all()))()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert reader not in arena_module._readers.values()
+    assert (held == np.arange(70_000)).all()
+    arena.memory.close()
+
+
 def test_subprocess_pins_nothing(pair: tuple[Arena, ArenaReader]) -> None:
     arena, reader = pair
     view = reader.open(*put(arena, b"abc"))
