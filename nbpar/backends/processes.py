@@ -201,7 +201,8 @@ class ProcessWorkers:
         close_fds: tuple[int, ...] = ()
         if options.start_method == "fork":
             others = ((p.channel.fileno(), p.pipe_fd) for p in self._processes.values())
-            close_fds = (*own_fds, *(fd for pair in others for fd in pair))
+            # Of a worker that has just died the channel may be closed, and its number is -1.
+            close_fds = (*own_fds, *(fd for pair in others for fd in pair if fd >= 0))
         return WorkerSetup(
             worker_id=worker_id,
             start_method=options.start_method,
