@@ -94,6 +94,12 @@ class JobRecord:
         return self.n_available - self.next_index + self.n_again
 
     @property
+    def may_send(self) -> bool:
+        """Whether a task of it may be sent now."""
+        limit = self.plan.max_in_flight
+        return self.n_waiting > 0 and (limit is None or self.n_in_flight < limit)
+
+    @property
     def exhausted(self) -> bool:
         """Whether all has been done that there is to do."""
         return self.closed and self.n_in_flight == 0 and self.n_waiting <= 0 and not self.delayed and not self.alone

@@ -421,7 +421,14 @@ class Scheduler:
             job_id = next(iter(self._turn))
             self._turn.move_to_end(job_id)
             job = self._jobs[job_id]
-            if job.paused or job.stopping is not None or depth >= job.sizer.depth(job.n_waiting):
+            if job.paused or job.stopping is not None:
+                continue
+            if depth >= job.sizer.depth(job.n_waiting):
+                if job.may_send:
+                    # Its turn, but not behind another chunk: the worker gets free for it, or it would never be served
+                    # while another job's chunks follow one another.
+                    self._turn.move_to_end(job_id, last=False)
+                    return None
                 continue
             if depth and any(held.chunk.attempt > 1 for held in worker.held):
                 continue

@@ -564,6 +564,22 @@ def test_small_job_is_served_at_once_when_a_large_one_with_long_tasks_runs() -> 
     assert 2 in served
 
 
+@pytest.mark.parametrize("mean_s", [1e-6, 0.005])
+def test_small_job_is_served_soon_when_the_chunks_of_a_large_one_follow_one_another(mean_s: float) -> None:
+    scheduler = ready_scheduler(1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=1000, chunk_size=1, mean_s=mean_s))
+    waiting = sends(scheduler.decide(1.0, {}))
+    assert len(waiting) == 2
+    scheduler.add_job(JobPlan(job_id=2, n_available=1))
+    served = []
+    for _ in range(5):
+        send = waiting.pop(0)
+        served.append(send.chunk.job_id)
+        finish(scheduler, send, mean_s)
+        waiting += sends(scheduler.decide(1.0, {}))
+    assert served.count(2) == 1, served
+
+
 def quick_job(scheduler: Scheduler, job_id: int) -> list[Send]:
     """A job whose tasks are known to be quick, so that a worker is given two chunks."""
     scheduler.add_job(JobPlan(job_id=job_id, n_available=1000, chunk_size=10, mean_s=1e-6))
