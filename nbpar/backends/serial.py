@@ -1,11 +1,13 @@
 """No workers: tasks run in the caller's thread, as the job is given. For debugging, and for maps inside a worker.
 
-The same options, outcomes and errors as everywhere, with two differences that having one thread makes: a job has ended
-when `submit` returns (one that streams: when `feed` does), and a timeout is only seen once its task has ended.
+The same options, outcomes and errors as everywhere, with three differences that having one thread makes: a job has
+ended when `submit` returns (one that streams: when `feed` does), a timeout is only seen once its task has ended, and
+when only failed tasks are left whose time has not come, the thread sleeps until then.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import sys
 import threading
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbpar.backends.base import JobSpec, Wait, safe_str, task_error
+from nbpar.engine.backoff import delay_s
 from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
 from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
@@ -25,6 +28,10 @@ from nbpar.worker.execute import Report, Work, run_chunk, unwrapped
 
 __all__ = ["SerialBackend"]
 
+NAP_S = 0.05
+"""Sleeping for a task's time, the thread looks so often whether the job was cancelled; an interrupt ends a nap at once,
+but not in a worker thread, where it waits for the next bytecode."""
+
 
 class _Run:
     """A job under way: how far its input has been run."""
@@ -34,6 +41,9 @@ class _Run:
         self.context = context
         self.work = Work(job.function, job.star, job.seed, job.options.seed is not None)
         self.n_run = 0
+        self.later: list[tuple[float, int, int]] = []  # a heap of (due_s, index, attempt): failed tasks
+        # One by one: each has its own time then, and what failed need not wait for all the others.
+        self.step = 1 if job.options.timeout is not None or job.options.retries else None
         self.failed = False
         self.cancelled = False
 
@@ -103,22 +113,28 @@ class SerialBackend:
             self._end(run, "done")
 
     def _end(self, run: _Run, status: Any) -> None:
-        del self._runs[run.job.job_id]
-        run.job.sink.ended(status, None)
+        if self._runs.pop(run.job.job_id, None) is not None:  # else the pool was shut down meanwhile
+            run.job.sink.ended(status, None)
 
     def _run_to(self, run: _Run, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
         if todo is None:
             todo = [(run.n_run, n_available)]
-        waiting = [(start, stop, 1) for start, stop in reversed(todo)]
+        waiting = list(reversed(todo))
         run.n_run = n_available
-        while waiting and not run.failed and not run.cancelled:
-            start, stop, attempt = waiting.pop()
-            items = run.job.source.take(start, stop)
-            self._run_chunk(run, items, start, attempt, waiting)
+        while (waiting or run.later) and not run.failed and not run.cancelled:
+            if run.later and (not waiting or run.later[0][0] <= time.perf_counter()):
+                due_s, index, attempt = heapq.heappop(run.later)
+                _sleep_until(due_s, run)
+                if not run.cancelled:
+                    self._run_chunk(run, run.job.source.take(index, index + 1), index, attempt)
+                continue
+            start, stop = waiting.pop()
+            if run.step is not None and stop - start > run.step:
+                waiting.append((start + run.step, stop))
+                stop = start + run.step
+            self._run_chunk(run, run.job.source.take(start, stop), start, 1)
 
-    def _run_chunk(
-        self, run: _Run, items: Sequence[Any], start: int, attempt: int, waiting: list[tuple[int, int, int]]
-    ) -> None:
+    def _run_chunk(self, run: _Run, items: Sequence[Any], start: int, attempt: int) -> None:
         self._n_chunks += 1
         chunk_id, context = self._n_chunks, self._context
         slot = context.slot
@@ -126,7 +142,7 @@ class SerialBackend:
         interrupts: list[BaseException] = []
 
         def report(one: Report) -> None:
-            self._report(run, one, attempt, waiting, interrupts)
+            self._report(run, one, attempt, interrupts)
             if run.failed or run.cancelled or interrupts:
                 slot.drop(chunk_id)
 
@@ -148,19 +164,12 @@ class SerialBackend:
         if interrupts:
             raise interrupts[0]
 
-    def _report(
-        self,
-        run: _Run,
-        report: Report,
-        attempt: int,
-        waiting: list[tuple[int, int, int]],
-        interrupts: list[BaseException],
-    ) -> None:
+    def _report(self, run: _Run, report: Report, attempt: int, interrupts: list[BaseException]) -> None:
         job, timeout_s = run.job, run.job.options.timeout
         first, stop = report.first, report.first + report.n_ended
         failures = dict(report.failures)
         values = iter(report.values)
-        n_failed = 0
+        n_failed = n_again = 0
         for index in range(first, stop):
             error = failures.get(index)
             if error is None:
@@ -173,12 +182,13 @@ class SerialBackend:
                 interrupts.append(error)
                 return
             if attempt <= job.options.retries:
-                waiting.append((index, index + 1, attempt + 1))
+                heapq.heappush(run.later, (time.perf_counter() + delay_s(index, attempt), index, attempt + 1))
+                n_again += 1
                 continue
             n_failed += 1
             self._failed(run, error, index)
         if stop > first:
-            job.sink.apply(ChunkDone(self._worker_id, first, stop, report.begin_s, report.end_s, n_failed))
+            job.sink.apply(ChunkDone(self._worker_id, first, stop - n_again, report.begin_s, report.end_s, n_failed))
 
     def _failed(self, run: _Run, error: BaseException, index: int) -> None:
         job = run.job
@@ -237,9 +247,15 @@ class SerialBackend:
         """End; whatever ran has ended."""
         was_open, self._closed = not self._closed, True
         for run in list(self._runs.values()):
+            run.cancelled = True  # a task of it has called this, or another thread
             self._end(run, "cancelled")
         if self._began and was_open and self._options.worker_exit is not None:
             try:
                 self._options.worker_exit()
             except Exception as error:  # noqa: BLE001  # nobody waits for it: it is printed, as workers do
                 sys.stderr.write(f"worker_exit failed: {error!r}\n")
+
+
+def _sleep_until(due_s: float, run: _Run) -> None:
+    while not run.cancelled and (left_s := due_s - time.perf_counter()) > 0:
+        time.sleep(min(left_s, NAP_S))
