@@ -2,17 +2,20 @@
 # make lab     the quickstart in JupyterLab
 # make test    every test; installs what they need first
 # make lint    formatting, types, layers
+# make soak    five minutes of everything under random kills; every task must be accounted for
 # make bench   nbpar beside its peers, in an environment of their own; writes benchmarks/RESULTS.md
 # make clean   removes all that the targets above made
 #
 # Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
-# PYTEST_ARGS="-k crash -x" goes to pytest, BENCH_ARGS="--quick --peers Pool,mpire" to the benchmarks.
+# PYTEST_ARGS="-k crash -x" goes to pytest, BENCH_ARGS="--quick --peers Pool,mpire" to the benchmarks, and
+# SOAK_ARGS="--minutes 60 --seed 7" to the soak.
 
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_VENV ?= .venv-bench
 BENCH_ARGS ?=
+SOAK_ARGS ?= --minutes 5
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
@@ -20,7 +23,7 @@ CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
 # and nest-asyncio is the one that only ipykernel 6 has.
 KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
 
-.PHONY: help demo lab test lint bench run-benchmarks clean chromium
+.PHONY: help demo lab test lint soak bench run-benchmarks clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +48,9 @@ lint: $(VENV)/.installed-lint
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy $(CHECKED)
 	$(VENV)/bin/lint-imports
+
+soak: $(VENV)/.installed-test
+	@$(PY) -m tests.soak $(SOAK_ARGS)
 
 bench:
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) run-benchmarks
