@@ -19,7 +19,7 @@ __all__ = ["alive", "no_leftovers", "run_script", "start_script", "until"]
 ROOT = Path(__file__).parents[1]
 
 # They serve every pool of the process, and end with it.
-_SERVERS = ("multiprocess.forkserver", "multiprocess.resource_tracker")
+_SERVERS = ("nbpar.worker.server", "multiprocess.resource_tracker")
 
 
 def until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:

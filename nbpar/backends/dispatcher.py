@@ -31,7 +31,7 @@ from nbpar.backends.controller import Controller, Record
 from nbpar.backends.signals import HeldSignals
 from nbpar.engine.instructions import EndJob
 from nbpar.engine.state import Activity
-from nbpar.errors import InternalError, PoolClosedError
+from nbpar.errors import InternalError, PoolClosedError, WorkerStartError
 from nbpar.options import PoolOptions
 from nbpar.waiting import Latch
 
@@ -165,9 +165,9 @@ class Dispatcher:
         thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads
+        except RuntimeError as error:  # no more threads
             self._commands.pop()
-            raise
+            raise WorkerStartError(f"the pool's thread cannot be started: {error} (ulimit -u?)") from error
         self._thread = thread  # not when a Ctrl-C broke in: then it takes its place itself (`_run`)
 
     def help(self, wait: Wait | None = None) -> bool:

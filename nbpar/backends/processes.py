@@ -34,11 +34,11 @@ from nbpar.backends.base import Gone, JobSpec, Printed, ShuttingDown, WorkerEven
 from nbpar.backends.captured import CapturedBuffers
 from nbpar.backends.hearing import to_event
 from nbpar.backends.shipping import PreparedJob, Shipper, prepare_job
-from nbpar.backends.start import forget_process, get_context, reap_server, start_process, watch_server
+from nbpar.backends.start import explain, forget_process, get_context, reap_server, start_process, watch_server
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
-from nbpar.errors import SerializationError
+from nbpar.errors import SerializationError, WorkerStartError
 from nbpar.options import PoolOptions
 from nbpar.system import is_exiting
 from nbpar.wire import shared
@@ -90,22 +90,26 @@ class ProcessWorkers:
             None if hook is None else self._encode_hook(name, hook)
             for name, hook in (("worker_init", options.worker_init), ("worker_exit", options.worker_exit))
         )
-        self._board = make_board(self._context, options.count)
+        try:
+            self._board = make_board(self._context, options.count)
+            self._selector = selectors.DefaultSelector()
+            # The dispatcher's thread waits for the selector as a whole, so that one call keeps events from it (`lend`).
+            self._outer: select.epoll | None = None
+            if isinstance(self._selector, getattr(selectors, "EpollSelector", ())):
+                self._outer = select.epoll()
+            self._wake_in, self._wake_out = socket.socketpair()
+        except OSError as error:
+            raise WorkerStartError(f"the pool cannot be made: {explain(error)}") from error
         self._slots = [Slot(self._board, worker_id) for worker_id in range(options.count)]
         self._arenas = PoolArenas(options.count)
         self._captured = CapturedBuffers()
         self._processes: dict[int, _Process] = {}
         self._failed_starts: list[Gone] = []
         self._server_fd: int | None = None
-        self._selector = selectors.DefaultSelector()
-        # The dispatcher's thread waits for the selector as a whole, so that one call keeps events from it (`lend`).
-        self._outer: select.epoll | None = None
-        if isinstance(self._selector, getattr(selectors, "EpollSelector", ())):
-            self._outer = select.epoll()
+        if self._outer is not None:
             self._outer.register(self._selector.fileno(), select.EPOLLIN)
         self._borrower: int | None = None
         self._ready: list[tuple[selectors.SelectorKey, int]] | None = None  # seen by `wait`, for `poll`
-        self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, ("wake", None))
@@ -442,8 +446,7 @@ class ProcessWorkers:
             _signal(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         for process in list(self._processes.values()):
             process.process.join(2.0)
-            if process.process.exitcode is not None:
-                self._free(process)
+            self._free(process)  # also without an exit code, which cannot be learnt where SIGCHLD is ignored
         self._arenas.close()
         self._captured.clear()
         self._hook_handles.clear()

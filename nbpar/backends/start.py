@@ -1,13 +1,15 @@
 """How a worker process is started, with what multiprocess needs to be told for it.
 
-Owns three arrangements: workers never import the user's main module (so no ``if __name__ == "__main__"`` guard is
-needed, in a notebook or a script), the fork server loads the worker's code and numpy once for all workers, and no
-Ctrl-C hits a process that is not ready for it. Called by :mod:`nbpar.backends.processes`, in the dispatcher's thread.
+Owns four arrangements: workers never import the user's main module (so no ``if __name__ == "__main__"`` guard is
+needed, in a notebook or a script), the fork server loads the worker's code and numpy once for all workers, no Ctrl-C
+hits a process that is not ready for it, and no fork is made that cannot work. Called by :mod:`nbpar.pool` when it makes
+a pool, and by :mod:`nbpar.backends.processes`, in the dispatcher's thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -23,23 +25,29 @@ import multiprocess.resource_tracker
 import multiprocess.spawn
 import multiprocess.util
 
-__all__ = ["begin_server", "forget_process", "get_context", "reap_server", "start_process", "watch_server"]
+from nbpar.backends.forkserver import server
+from nbpar.backends.hazards import refuse_fork_with_cuda, warn_of_fork_with_threads
+
+__all__ = [
+    "begin_server",
+    "explain",
+    "forget_process",
+    "get_context",
+    "reap_server",
+    "start_process",
+    "watch_server",
+]
 
 _NAME = "nbpar-worker"
 _PRELOAD = ["nbpar.worker.preload"]
 
-_lock = threading.Lock()  # guards the settings of the process-wide fork server while it may be started
+_lock = threading.Lock()  # guards the fork server, and has one process started at a time
 
 
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()  # a worker is forked while it is held, and may start a pool of its own
-    # The server is the parent's: only the parent may wait for it, and it must end with the parent, not with its forks.
-    server = multiprocess.forkserver._forkserver
-    if server._forkserver_alive_fd is not None:
-        os.close(server._forkserver_alive_fd)
-    server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
-    server._lock = threading.Lock()
+    server.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -107,20 +115,37 @@ multiprocess.resource_tracker.getfd = _our_tracker_fd
 multiprocess.resource_tracker.ensure_running = _run_no_tracker
 
 
+def _make_served_process(fds: list[int]) -> tuple[int, int]:
+    return _make_their_process(fds) if _starting.tracker_fd is None else server.make_process(fds)
+
+
+# Only processes of ours come from our server (see there): what else uses multiprocess here keeps its own.
+_make_their_process: Callable[[list[int]], tuple[int, int]] = multiprocess.forkserver.connect_to_new_process
+multiprocess.forkserver.connect_to_new_process = _make_served_process
+
+
 def get_context(start_method: str) -> Any:
     """The multiprocess context for ``"forkserver"``, ``"spawn"`` or ``"fork"``."""
     return multiprocess.get_context(start_method)
 
 
 def begin_server(start_method: str) -> None:
-    """Have the fork server load what workers need while this process goes on with its own imports.
+    """Make ready for workers, in the thread that makes the pool.
 
-    Does nothing for other start methods. A server that cannot be started is told by :func:`start_process`.
+    The fork server loads what workers need while this process goes on with its own imports; one that cannot be started
+    is told by :func:`start_process`. Before ``"fork"`` it is seen what a fork would copy.
+
+    Raises
+    ------
+    OptionsError
+        When this process must not be forked.
     """
     if start_method == "forkserver":
         with _lock, contextlib.suppress(OSError), _undisturbed():
-            _set_preload()
-            multiprocess.forkserver.ensure_running()
+            server.ensure_running(_preload())
+    elif start_method == "fork":
+        refuse_fork_with_cuda()
+        warn_of_fork_with_threads()
 
 
 def start_process(context: Any, worker_id: int, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
@@ -132,18 +157,43 @@ def start_process(context: Any, worker_id: int, target: Callable[..., None], arg
     ------
     OSError
         When the system gives no more processes, descriptors or memory.
+    OptionsError
+        When this process must not be forked any more.
     """
-    with _lock, _undisturbed():
-        if context.get_start_method() == "forkserver":
-            _set_preload()  # it may have ended since, or be another process's after a fork
-        process = context.Process(target=target, args=args, name=f"{_NAME}-{worker_id}", daemon=False)
-        process.start()
+    start_method = context.get_start_method()
+    if start_method == "fork":
+        refuse_fork_with_cuda()
+    try:
+        with _lock, _undisturbed():
+            if start_method == "forkserver":
+                server.ensure_running(_preload())  # it may have ended since, or be another process's after a fork
+            process = context.Process(target=target, args=args, name=f"{_NAME}-{worker_id}", daemon=False)
+            process.start()
+    except (OSError, EOFError) as error:
+        raise OSError(explain(error)) from error
     return process
 
 
-def _set_preload() -> None:
-    numpy = ["numpy"] if "numpy" in sys.modules else []
-    multiprocess.forkserver.set_forkserver_preload([*_PRELOAD, *numpy])
+_HINTS = {
+    errno.EAGAIN: "no more processes or threads (ulimit -u, or the limit of the container)",
+    errno.EFBIG: "no file may grow (ulimit -f)",
+    errno.EMFILE: "the limit of this process (ulimit -n)",
+    errno.ENFILE: "the limit of the machine",
+    errno.ENOMEM: "no memory for another process",
+}
+
+
+def explain(error: OSError | EOFError) -> str:
+    """What the system has refused, and by which limit."""
+    if isinstance(error, EOFError):
+        return "the fork server has ended"
+    text = error.strerror or str(error)
+    hint = _HINTS.get(error.errno or 0)
+    return text if hint is None else f"{text}: {hint}"
+
+
+def _preload() -> list[str]:
+    return [*_PRELOAD, "numpy"] if "numpy" in sys.modules else _PRELOAD
 
 
 @contextlib.contextmanager
@@ -165,32 +215,20 @@ def _undisturbed() -> Iterator[None]:
 
 def watch_server() -> int | None:
     """A descriptor that tells when the fork server has ended, for the caller to close; None where there is none."""
-    pid = multiprocess.forkserver._forkserver._forkserver_pid
-    if pid is None or not hasattr(os, "pidfd_open"):
-        return None
-    with contextlib.suppress(OSError):
-        return os.pidfd_open(pid)
-    return None
+    with _lock:
+        return server.watch()
 
 
 def reap_server() -> bool:
-    """Take note of the fork server's end: a Jupyter kernel that shuts down waits for its children, dead ones too.
+    """Take note of the fork server's end.
 
     Returns
     -------
     bool
-        Whether somebody ended it by SIGTERM, as such a kernel does.
+        Whether somebody ended it by SIGTERM, as a Jupyter kernel that shuts down does with its children.
     """
-    server = multiprocess.forkserver._forkserver
-    status = 0
-    with server._lock, contextlib.suppress(ChildProcessError):
-        if server._forkserver_pid is None:
-            return False
-        pid, status = os.waitpid(server._forkserver_pid, os.WNOHANG)
-        if pid:  # the rest as multiprocess does it when it finds the server gone
-            os.close(server._forkserver_alive_fd)
-            server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    with _lock:
+        return server.reap()
 
 
 def forget_process(process: Any) -> None:

@@ -4,14 +4,19 @@ A worker writes what it runs, since when and how far into its own slot; the kern
 and the blame for a death, and writes which chunks to drop. No message per task. Each word has one writer; an aligned
 8-byte store is atomic on the platforms Python runs on, and no two words need to be seen together.
 
-The memory is a ``multiprocess`` ``RawArray``: without a name, and freed with the last process that maps it.
+The memory has no name, is freed with the last process that maps it, and needs no room in ``/dev/shm`` or on a disk.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import time
+from collections.abc import Callable
 from typing import Any
+
+from nbpar.wire.memory import anonymous_file, can_pass_memory, write_at
 
 __all__ = ["BOARD_WORDS", "Slot", "make_board"]
 
@@ -25,9 +30,50 @@ DROP = 8  # and DROP + 1: a worker holds at most two chunks
 _UNKNOWN_TOTAL = (1 << 64) - 1
 
 
+class _Board(mmap.mmap):
+    """Mapped memory that travels to a process that is being started, as its descriptor."""
+
+    fd: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from multiprocess import reduction  # loaded already, where a process is being started
+
+        return _map_board, (reduction.DupFd(self.fd), len(self))
+
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:  # bound here: at exit modules are gone first
+        _close(self.fd)
+
+
+def _map_board(passed: Any, n_bytes: int) -> mmap.mmap:
+    fd = passed.detach()
+    try:
+        return mmap.mmap(fd, n_bytes)
+    finally:
+        os.close(fd)
+
+
 def make_board(context: Any, n_workers: int) -> Any:
-    """A board for `n_workers`, to be passed to :class:`Slot` here and, through a process's arguments, in workers."""
-    return context.RawArray(ctypes.c_uint64, BOARD_WORDS * n_workers)
+    """A board for `n_workers`, to be passed to :class:`Slot` here and, through a process's arguments, in workers.
+
+    Raises
+    ------
+    OSError
+        When the system gives no memory or no descriptor.
+    """
+    n_words = BOARD_WORDS * n_workers
+    if not can_pass_memory():
+        return context.RawArray(ctypes.c_uint64, n_words)
+    n_bytes = 8 * n_words
+    fd = anonymous_file("nbpar-board", n_bytes)
+    try:
+        # Where there is no room this is an error. The first store into the mapping would be the end of the process.
+        write_at(fd, 0, bytes(n_bytes))
+        board = _Board(fd, n_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    board.fd = fd
+    return board
 
 
 class Slot:

@@ -77,29 +77,20 @@ class WorkerSetup:
 def end_with_parent(setup: WorkerSetup) -> None:
     """See to it that this process ends when the kernel does, even inside a C call that holds the GIL.
 
-    On Linux the kernel's death signal does it. It follows the *parent*: under forkserver that is the server, which
-    lives as long as anyone holds the write end of its alive pipe, so the worker lets go of its copy. Elsewhere, and
-    where the kernel was gone before this ran, the closed socket ends the worker as soon as it returns to its loop.
+    On Linux the kernel's death signal does it. It follows the *parent*: under forkserver that is the server, which ends
+    with the kernel. Elsewhere, and where the kernel was gone before this ran, the closed socket ends the worker as soon
+    as it returns to its loop.
     """
-    if setup.start_method == "forkserver":
-        from multiprocess import forkserver
-
-        server = forkserver._forkserver
-        if server._forkserver_alive_fd is not None:
-            os.close(server._forkserver_alive_fd)
-        # Nested pools of the user's own start a server of their own.
-        server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
-        parent_pid = os.getppid()
-    else:
-        parent_pid = setup.kernel_pid
-    if setup.start_method in ("forkserver", "spawn") and sys.platform != "win32":
+    parent_pid = os.getppid() if setup.start_method == "forkserver" else setup.kernel_pid
+    if setup.start_method == "spawn" and sys.platform != "win32":
         from multiprocess.resource_tracker import _resource_tracker
 
         if _resource_tracker._fd is not None:  # a stand-in (see nbpar.backends.start); the user's own needs a real one
             os.close(_resource_tracker._fd)
         _resource_tracker._fd = _resource_tracker._pid = None
     for fd in setup.close_fds:
-        os.close(fd)
+        if fd >= 0:  # that of a worker which is being buried was closed before the fork
+            os.close(fd)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:

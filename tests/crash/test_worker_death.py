@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import nbpar
+from nbpar.backends.forkserver import server
 from nbpar.errors import WorkerDiedError, WorkerStartError
 from tests.helpers import alive, no_leftovers, until
 
@@ -265,14 +265,12 @@ def test_nothing_is_left_when_workers_died(pool: Pool, method: str, die: Callabl
         del other
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is found in /proc")
 def test_pool_heals_when_the_fork_server_is_killed(pool: Pool, method: str) -> None:
     if method != "forkserver":
         pytest.skip("it has no server")
-    from multiprocess import forkserver
-
     before = set(pool.pids().values())
-    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
     until(lambda: not any(alive(pid) for pid in before))
     assert pool.map(lambda x: x, range(20), retries=3) == list(range(20))
 
