@@ -41,6 +41,10 @@ _main_thread = threading.main_thread().ident
 
 _log = logging.getLogger("nbpar")
 
+LOOK_S = 0.0002
+"""A helping thread looks for so long before it sleeps, and lets others run between two looks: the answer to a short
+call is there by then, and to sleep and be woken would take a fifth of such a call."""
+
 
 class Dispatcher:
     """A backend whose workers run beside the kernel's main thread: processes or threads.
@@ -212,17 +216,27 @@ class Dispatcher:
         end_s = time.perf_counter() + wait.limit_s
         if wait.meanwhile is not None:
             wait.meanwhile()
+        look_to_s = time.perf_counter() + LOOK_S
         while self._torn is None and not wait.is_over():
             left_s = end_s - time.perf_counter()
             if left_s <= 0:
                 break
             signals.may_break = True  # only here: what `wait` has found is found again by the next
             try:
-                self._workers.wait(left_s if due_s is None else min(left_s, due_s))
+                if not self._sees_news(look_to_s):
+                    self._workers.wait(left_s if due_s is None else min(left_s, due_s))
             finally:
                 signals.may_break = False
             due_s = self._work_guarded()
         return due_s
+
+    def _sees_news(self, to_s: float) -> bool:
+        """Whether news come before `to_s`."""
+        while time.perf_counter() < to_s:
+            if self._workers.has_news:
+                return True
+            os.sched_yield()  # a worker may have been put on this very CPU
+        return False
 
     def _work_guarded(self) -> float | None:
         """One turn in the main thread; a defect is left to the dispatcher's own to tell."""
