@@ -33,7 +33,7 @@ class MemoryWatch:
         self._started: dict[int, tuple[int, int]] = {}  # pid, and bytes that it was forked with, by worker
         self._stops: dict[int, MemoryStop] = {}  # verdicts that are being carried out
         self._counters: dict[int, tuple[KillCounter, int | None]] = {}  # with the count when the worker began
-        self._n_told: dict[Path, int] = {}  # deaths that have been told as out of memory, by the file that counts them
+        self._told: dict[Path, set[int]] = {}  # which of the kills that a file counts explain a death already
 
     # --- workers come and go ------------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ class MemoryWatch:
         """A worker is ready; `inherited_bytes` it was forked with."""
         self._started[worker_id] = pid, inherited_bytes
         counter = KillCounter(group_of(pid))
-        self._counters[worker_id] = counter, self._n_untold(counter)
+        self._counters[worker_id] = counter, counter.read()
 
     def ended(self, worker_id: int, *, killed: bool) -> tuple[MemoryStop | None, bool | None]:
         """A worker has ended.
@@ -59,17 +59,17 @@ class MemoryWatch:
         counter, before = self._counters.pop(worker_id, (None, None))
         if stop is not None or not killed or counter is None:
             return stop, None
-        now = self._n_untold(counter)
-        if now is None or before is None:
-            return None, None
-        if now > before:
-            self._n_told[counter.file] = self._n_told.get(counter.file, 0) + 1
-        return None, now > before
-
-    def _n_untold(self, counter: KillCounter) -> int | None:
-        """Kills that were not told yet: one of them cannot explain two deaths."""
         count = counter.read()
-        return None if count is None else count - self._n_told.get(counter.file, 0)
+        if count is None or before is None:
+            return None, None
+        told = self._told.setdefault(counter.file, set())
+        kill = next((kill for kill in range(before + 1, count + 1) if kill not in told), None)
+        if kill is None:
+            return None, False
+        told.add(kill)  # it explains no other death
+        oldest = min((before for _, before in self._counters.values() if before is not None), default=count)
+        self._told[counter.file] = {kill for kill in told if kill > oldest}
+        return None, True
 
     # --- by the clock -------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ from nbpar.worker.boot import (
 )
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
-from nbpar.worker.memory import OwnMemory
+from nbpar.worker.memory import OwnMemory, in_message
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
 
 __all__ = ["run"]
@@ -293,13 +293,23 @@ class _Worker:
             encoded.payload if encoded is not None else b"",
             buffers,
         )
-        if report.final and self.memory.limit_bytes is not None:
-            # Before the results: the kernel is to know it while it has the job that the task was one of.
-            report.values.clear()
-            report.failures.clear()
-            if (n_bytes := self.memory.too_many_bytes(message)) is not None:
-                self.sender.send(Message(Kind.HEAVY, (n_bytes, 0, 0, 0, 0)))
+        if not report.final or self.memory.limit_bytes is None:
+            self.sender.send(message)
+            return
+        report.values.clear()
+        report.failures.clear()
+        # Before the results: the kernel is to know it while it has the job that the task was one of.
+        is_heavy = self._tell_if_heavy(in_message(message))
         self.sender.send(message)
+        if not is_heavy:  # what travelled in the message may have had no pages, as zeros have none
+            del message, encoded, buffers
+            self._tell_if_heavy(0)
+
+    def _tell_if_heavy(self, pending_bytes: int) -> bool:
+        n_bytes = self.memory.too_many_bytes(pending_bytes)
+        if n_bytes is not None:
+            self.sender.send(Message(Kind.HEAVY, (n_bytes, 0, 0, 0, 0)))
+        return n_bytes is not None
 
     def _encode_good_values(self, report: Report) -> Any:
         """Turn values that cannot travel into failures of their own tasks, and encode the others."""

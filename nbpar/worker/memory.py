@@ -14,7 +14,12 @@ from nbpar.wire.arena import Place
 from nbpar.wire.channel import Message
 from nbpar.worker.boot import WorkerSetup, return_freed_memory
 
-__all__ = ["OwnMemory"]
+__all__ = ["OwnMemory", "in_message"]
+
+
+def in_message(results: Message) -> int:
+    """Bytes that travel in a message itself, not in an arena."""
+    return len(results.payload) + sum(memoryview(one).nbytes for one in results.buffers if not isinstance(one, Place))
 
 
 class OwnMemory:
@@ -32,25 +37,21 @@ class OwnMemory:
         self.limit_bytes = setup.memory_limit_bytes
         self.inherited_bytes = self._private() if setup.start_method == "fork" else 0
 
-    def too_many_bytes(self, pending: Message) -> int | None:
+    def too_many_bytes(self, pending_bytes: int) -> int | None:
         """How much it holds if that is more than the limit; None else.
 
         Parameters
         ----------
-        pending : Message
-            The results, which are not sent yet: what travels in the message itself is gone in a moment.
+        pending_bytes : int
+            What is gone in a moment, when the results have been sent.
         """
-        if self.limit_bytes is None or self._held(pending) <= self.limit_bytes:
+        most_bytes = (self.limit_bytes or 0) + self.inherited_bytes + pending_bytes
+        if self.limit_bytes is None or self._private() <= most_bytes:
             return None
         gc.collect()
         return_freed_memory()  # what the allocator keeps for the next task is not what the task has left behind
-        held_bytes = self._held(pending)
-        return held_bytes if held_bytes > self.limit_bytes else None
-
-    def _held(self, pending: Message) -> int:
-        in_message = len(pending.payload)
-        in_message += sum(memoryview(one).nbytes for one in pending.buffers if not isinstance(one, Place))
-        return self._private() - self.inherited_bytes - in_message
+        held_bytes = self._private()
+        return held_bytes - self.inherited_bytes - pending_bytes if held_bytes > most_bytes else None
 
     @staticmethod
     def _private() -> int:

@@ -244,6 +244,17 @@ def test_one_count_explains_one_death(watch: MemoryWatch) -> None:
     assert watch.ended(0, killed=True) == (None, False)
 
 
+def test_worker_that_began_between_a_kill_and_its_news_has_kills_of_its_own(watch: MemoryWatch) -> None:
+    watch.began(0, os.getpid(), 0)
+    FakeCounter.count = 4
+    watch.began(1, os.getpid(), 0)
+    assert watch.ended(0, killed=True) == (None, True)
+    watch.began(0, os.getpid(), 0)
+    FakeCounter.count = 5
+    assert watch.ended(1, killed=True) == (None, True)
+    assert watch.ended(0, killed=True) == (None, False)
+
+
 def test_nothing_is_said_of_memory_when_the_system_does_not_tell(watch: MemoryWatch) -> None:
     FakeCounter.count = None
     watch.began(0, os.getpid(), 0)
