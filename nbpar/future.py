@@ -16,8 +16,9 @@ from nbpar.backends.base import Backend, StateEvent, Wait
 from nbpar.display import Display, Lines
 from nbpar.engine.events import OutputLine
 from nbpar.errors import JobCancelledError, PoolClosedError, TaskError
+from nbpar.raising import as_raised_inside
 from nbpar.views.ticker import Watch
-from nbpar.waiting import Latch
+from nbpar.waiting import Latch, until_done
 
 __all__ = ["TaskFuture"]
 
@@ -45,6 +46,7 @@ class TaskFuture(Future[R]):
         self._over = Latch()
         self._values: Sequence[R] = ()  # the one value
         self._error: BaseException | None = None
+        self._told: TaskError | None = None  # what stands for a StopIteration where none can be raised
         self._pool: object = None  # set by the pool, which lives until the task has ended
 
     def cancel(self) -> bool:
@@ -84,9 +86,25 @@ class TaskFuture(Future[R]):
         return self._error
 
     def __await__(self) -> Generator[Any, None, R]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
         import asyncio  # slow to load, and loaded already where anything is awaited
 
-        return asyncio.wrap_future(self).__await__()
+        # Not by asyncio's way for such futures, which refuses a StopIteration and then never ends.
+        try:
+            try:
+                await until_done(self.add_done_callback)
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+            if self.cancelled():
+                raise asyncio.CancelledError
+            if self._told is not None:
+                raise as_raised_inside(self._told)
+            return self.result()
+        finally:
+            del self  # as in `result`
 
     def take_lines(self) -> list[OutputLine]:
         """Lines that the task wrote since the last call."""
@@ -108,6 +126,7 @@ class TaskFuture(Future[R]):
     def failed(self, error: TaskError) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
         cause = error.__cause__
+        self._told = error if isinstance(cause, StopIteration) else None
         self._settle((), cause if type(error) is TaskError and cause is not None else error)
 
     def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:

@@ -17,9 +17,9 @@ from nbpar.engine.events import Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.ledger import Ledger
 from nbpar.options import OnError
-from nbpar.raising import add_note, as_raised, carry_results
+from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results
 from nbpar.views.ticker import Watch
-from nbpar.waiting import Waiters
+from nbpar.waiting import Waiters, until_done
 from nbpar.worker.context import current_context
 
 __all__ = ["Job"]
@@ -292,22 +292,11 @@ class Job(Ledger[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[R]:
-        import asyncio  # slow to load, and loaded already where anything is awaited
-
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-
-        def tell() -> None:
-            if not over.done():
-                over.set_result(None)
-
-        def wake(_job: Job[R]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(tell)
-
-        self.add_done_callback(wake)
-        await over
-        return self.result()
+        await until_done(self.add_done_callback)
+        try:
+            return self.result()
+        except StopIteration as error:
+            raise self._inside(error) from error
 
     def __iter__(self) -> Iterator[R]:
         """Results in order, each as soon as it and all before it are there; a failed task raises at its turn."""
@@ -324,7 +313,14 @@ class Job(Ledger[R]):
                 yield value
             elif index not in outcomes.errors or self._on_error == "raise":
                 self.wait()
-                self._raise_error()
+                try:
+                    self._raise_error()
+                except StopIteration as error:
+                    raise self._inside(error) from error
+
+    def _inside(self, error: StopIteration) -> BaseException:
+        """What is raised in its place where Python would make a RuntimeError of it, which names no item."""
+        return next((as_raised_inside(one) for one in self.errors if one.__cause__ is error), error)
 
     def __len__(self) -> int:
         if self._state.n_tasks is None:

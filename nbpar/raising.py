@@ -11,7 +11,7 @@ from typing import Any
 
 from nbpar.errors import JobInterrupt, NbparError, TaskError
 
-__all__ = ["PartialResults", "add_note", "as_raised", "carry_results"]
+__all__ = ["PartialResults", "add_note", "as_raised", "as_raised_inside", "carry_results"]
 
 
 class PartialResults(list[Any]):
@@ -62,3 +62,9 @@ def carry_results(error: Any, results: list[Any]) -> None:
             return
     with contextlib.suppress(Exception):
         error.results = PartialResults(results)
+
+
+def as_raised_inside(error: TaskError) -> BaseException:
+    """The same in generators and coroutines: of a StopIteration Python makes a RuntimeError there, without the item."""
+    raised = as_raised(error)
+    return error if isinstance(raised, StopIteration) else raised

@@ -19,7 +19,7 @@ from nbpar.backends.base import Backend, Streamed
 from nbpar.errors import PoolClosedError
 from nbpar.job import Job
 from nbpar.options import OnError
-from nbpar.raising import as_raised
+from nbpar.raising import as_raised_inside
 
 if TYPE_CHECKING:
     from nbpar.resume import Checkpoint
@@ -81,7 +81,7 @@ def stream(
                     yield cast("R", error)
                 elif on_error == "raise":
                     job.wait(1.0)
-                    raise as_raised(error)
+                    raise as_raised_inside(error)
         job.wait()
     except KeyboardInterrupt as interrupt:
         job.interrupt(interrupt)

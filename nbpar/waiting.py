@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Latch", "Waiters"]
+__all__ = ["Latch", "Waiters", "until_done"]
 
 _LOOK_S = 1.0
 """A waiter looks by itself so often: the one that was to pass the wake-up on may have been interrupted."""
@@ -75,3 +77,22 @@ class Waiters:
             locks, self._locks = self._locks, []
             for lock in locks:
                 lock.release()
+
+
+async def until_done(add_done_callback: Callable[[Callable[[Any], None]], None]) -> None:
+    """Wait in an event loop for what calls back when it is done, from whatever thread."""
+    import asyncio  # slow to load, and loaded already where anything is awaited
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    def wake(_: Any) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(tell)
+
+    add_done_callback(wake)
+    await over

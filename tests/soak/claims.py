@@ -54,7 +54,8 @@ def wrong_raise(story: Story, job: nbpar.Job[Any], raised: BaseException | None)
     elif isinstance(raised, WorkerStartError) or (isinstance(raised, nbpar.WorkerDiedError) and not job.errors):
         is_well = True  # three in a row were killed before they were ready, or before they had begun
     else:
-        causes = [cause_of(error) for error in job.errors]
+        # Of a StopIteration, which no generator and no coroutine can raise, these raise the error that has it as cause.
+        causes = [*map(cause_of, job.errors), *(one for one in job.errors if isinstance(one.__cause__, StopIteration))]
         named = any(f"item {error.index}" in _text(raised) for error in job.errors)
         is_well = story.options.get("on_error") == "raise" and raised in causes and named
         is_well = is_well or isinstance(raised, KeyboardInterrupt)
