@@ -12,7 +12,7 @@ from nbpar.backends.base import Heavy, NoJob, NotReady, Printed, Ready, TasksEnd
 from nbpar.errors import SerializationError
 from nbpar.wire.channel import Message
 from nbpar.wire.codec import Codec, DecodeFailure
-from nbpar.wire.exceptions import decode_exception
+from nbpar.wire.exceptions import decode_exception, without_callers
 from nbpar.wire.messages import Kind
 
 __all__ = ["to_event"]
@@ -78,7 +78,7 @@ def _decode_each(
         if type(value) is DecodeFailure:
             told = f"{type(value.error).__name__}: {safe_str(value.error)}"
             error = SerializationError(f"the result could not be rebuilt: {told}")
-            error.__cause__ = value.error
+            error.__cause__ = without_callers(value.error)
             bad.append((index, error, ""))
         else:
             values.append(value)

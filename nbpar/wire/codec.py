@@ -20,6 +20,7 @@ from nbpar.wire.arrays import LARGE_BYTES
 from nbpar.wire.byvalue import ByValuePickler, set_shared_resolver, shared_lookup
 from nbpar.wire.classes import ClassDeletedError, Definition, Snapshot, class_id, definition_key
 from nbpar.wire.diagnose import find_culprit, is_interrupt
+from nbpar.wire.exceptions import release_memory
 from nbpar.wire.salvage import DecodeFailure, load_each
 
 __all__ = [
@@ -193,6 +194,9 @@ class Codec:
             if is_interrupt(error):
                 raise
             failure: BaseException = error
+        if isinstance(failure, MemoryError):  # to look for a part that is to blame would take more
+            release_memory(failure)
+            raise CannotPickle(name, type(obj).__name__, "there is no memory left for it (MemoryError)") from failure
         if self.serializer == "auto" and self._dill_dispatch is None and not isinstance(failure, RecursionError):
             import dill  # lazily: slow to import, and needed only for what neither pickle nor cloudpickle carries
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import io
 import itertools
 import os
 import pickle
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, TracebackType
@@ -21,13 +23,27 @@ from typing import Any
 
 from nbpar.errors import RemoteError
 from nbpar.wire.byvalue import ByValuePickler
+from nbpar.wire.memory import return_freed_memory
 
-__all__ = ["decode_exception", "encode_exception", "strip_own_frames", "traceback_text"]
+__all__ = [
+    "decode_exception",
+    "encode_exception",
+    "release_memory",
+    "strip_own_frames",
+    "traceback_text",
+    "without_callers",
+]
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _MAX_EXCEPTIONS = 500  # in one chain, groups and their parts included
 _NO_ARGUMENTS = ast.arguments([], [], None, [], [], None, [])
 _MAX_FRAMES = 100  # of one traceback: its ends are kept, the middle of a runaway recursion is not
+
+_thread_state: Any = ctypes.pythonapi.PyThreadState_Get
+_thread_state.restype = ctypes.c_void_p
+_new_frame: Any = ctypes.pythonapi.PyFrame_New
+_new_frame.restype = ctypes.py_object
+_new_frame.argtypes = (ctypes.c_void_p, *[ctypes.py_object] * 3)
 
 _Place = tuple[int, int, int, int]  # line, end line, column, end column: what tracebacks underline
 _Frame = tuple[str, str, str, int, _Place]  # file, function, module, the line where the function begins
@@ -62,6 +78,7 @@ def encode_exception(exc: BaseException) -> bytes:
     bytes
         For :func:`decode_exception`.
     """
+    release_memory(exc)
     try:
         return pickle.dumps((_records(exc), _text(exc)), 5)
     except BaseException as error:  # noqa: BLE001  # a property of the user's exception, or no memory left
@@ -93,6 +110,26 @@ def decode_exception(data: bytes | bytearray | memoryview) -> tuple[BaseExceptio
         return RemoteError(f"the task failed, but its error cannot be read: {type(error).__name__}"), text
 
 
+def release_memory(exc: BaseException) -> None:
+    """Where memory was short, let go of what has taken it: frames of the traceback hold it, and it is needed now."""
+    chain = list(_chain(exc))
+    if any(isinstance(one, MemoryError) for one in chain):
+        for one in chain:
+            traceback.clear_frames(one.__traceback__)
+        return_freed_memory()  # objects are made in other pages than those that were freed
+
+
+def without_callers(exc: BaseException) -> BaseException:
+    """The same exception, its tracebacks without the frames that hold the data, and the callers, of where it came from.
+
+    For what the user's code raises in the dispatcher: kept with an error, its frames would keep the results of others.
+    """
+    for one in _chain(exc):
+        with contextlib.suppress(BaseException):
+            BaseException.__setattr__(one, "__traceback__", _traceback(_frames(one.__traceback__)))
+    return exc
+
+
 def strip_own_frames(exc: BaseException) -> BaseException:
     """The same exception, its traceback without the frames of nbpar's own that lead to the task; for threads."""
     return exc.with_traceback(_without_own_frames(exc.__traceback__))
@@ -109,6 +146,18 @@ def rebuild_bare(cls: type[BaseException], args: tuple[Any, ...], attributes: di
     BaseException.__setattr__(exc, "args", args)
     exc.__dict__.update(attributes)
     return exc
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """An exception, its causes and what they were raised beside."""
+    waiting: list[BaseException | None] = [exc]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.__cause__, one.__context__
+            yield one
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
@@ -287,9 +336,9 @@ class _Rebuilder:
 def _traceback(frames: list[_Frame]) -> TracebackType | None:
     """A traceback of those frames, whose lines IPython finds by file and number.
 
-    Frames cannot be made but by running code: for each one a name that is not defined, at the place in the source where
-    the task's own frame was, in a function that begins where the task's did, by which IPython finds what to show.
-    (tblib does the same, but loses the columns and the beginning.)
+    Each frame is of code made for it: a name at the place in the source where the task's own frame was, in a function
+    that begins where the task's did, by which IPython finds what to show. (tblib loses the columns and the beginning.)
+    It is never run: a frame that was holds its callers' frames, and with them all that they hold, as long as it lives.
     """
     made: TracebackType | None = None
     for file, function, module, first_line, (line, end_line, column, end_column) in reversed(frames):
@@ -304,12 +353,8 @@ def _traceback(frames: list[_Frame]) -> TracebackType | None:
             whole = compile(ast.Module([inside], []), file, "exec")
             code = next(constant for constant in whole.co_consts if isinstance(constant, CodeType))
         code = code.replace(co_name=function, co_qualname=function)
-        try:
-            exec(code, {"__name__": module, "__file__": file, "__builtins__": {}})
-        except NameError as error:
-            step = error.__traceback__
-            assert step is not None
-            assert step.tb_next is not None
-            step.tb_next.tb_next = made
-            made = step.tb_next
+        names = {"__name__": module, "__file__": file, "__builtins__": {}}
+        frame = _new_frame(_thread_state(), code, names, names)
+        at = list(code.co_positions()).index((line, end_line, column, end_column))
+        made = TracebackType(made, frame, 2 * at, line)
     return made

@@ -27,6 +27,7 @@ __all__ = [
     "address_space_bytes",
     "anonymous_file",
     "can_pass_memory",
+    "return_freed_memory",
     "same_bytes",
     "usable_memory_bytes",
     "write_at",
@@ -227,6 +228,13 @@ class Memory:
         """Let go of the descriptor; the mapping lives as long as views of it."""
         self._view = memoryview(b"")
         os.close(self.fd)
+
+
+def return_freed_memory() -> None:
+    """Return to the system what the C allocator holds and nobody uses."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def same_bytes(a: memoryview, b: memoryview) -> bool:

@@ -19,7 +19,6 @@ __all__ = [
     "WorkerSetup",
     "end_with_parent",
     "keep_freed_memory",
-    "return_freed_memory",
     "use_cpus",
     "use_environment",
     "use_threads",
@@ -147,10 +146,3 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "mallopt") and not any(name in os.environ for name in _ALLOCATOR_VARIABLES):
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-
-
-def return_freed_memory() -> None:
-    """The reverse, for a while without work: return to the system what the allocator holds and nobody uses."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None and hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)

@@ -16,6 +16,7 @@ from nbpar.errors import SerializationError
 from nbpar.wire import shared
 from nbpar.wire.board import BLOCK, TASK
 from nbpar.wire.diagnose import is_interrupt
+from nbpar.wire.exceptions import release_memory
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
 __all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "run_chunk", "unwrapped"]
@@ -138,6 +139,7 @@ def unwrapped(item: Any) -> Any:
 
 def cannot_rebuild(what: str, error: BaseException) -> SerializationError:
     """The error of a task whose argument could not be unpickled."""
+    release_memory(error)
     refused = SerializationError(f"the {what} could not be rebuilt: {type(error).__name__}: {error}")
     refused.__cause__ = error
     return refused
@@ -178,6 +180,7 @@ def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Re
         current.n_ended = len(values)
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a task raises is that task's failure
+        release_memory(error)
         current.failures.append((current.first + len(values), error))
         current.n_ended = len(values) + 1
     finally:
@@ -198,6 +201,7 @@ def _run_one(work: Work, item: Any, index: int, context: Context, current: Repor
     except TaskInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # see above
+        release_memory(error)
         current.failures.append((index, error))
     else:
         current.values.append(value)

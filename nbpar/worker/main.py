@@ -31,13 +31,13 @@ from nbpar.wire.board import TASK, Slot
 from nbpar.wire.channel import ChannelClosedError, Message, WorkerChannel
 from nbpar.wire.codec import CannotPickle, Codec, DecodeFailure, Definition
 from nbpar.wire.exceptions import encode_exception
+from nbpar.wire.memory import return_freed_memory
 from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind, Surroundings
 from nbpar.worker.arenas import WorkerArenas
 from nbpar.worker.boot import (
     WorkerSetup,
     end_with_parent,
     keep_freed_memory,
-    return_freed_memory,
     use_cpus,
     use_environment,
     use_threads,

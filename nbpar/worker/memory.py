@@ -12,7 +12,8 @@ import os
 from nbpar.system import private_bytes
 from nbpar.wire.arena import Place
 from nbpar.wire.channel import Message
-from nbpar.worker.boot import WorkerSetup, return_freed_memory
+from nbpar.wire.memory import return_freed_memory
+from nbpar.worker.boot import WorkerSetup
 
 __all__ = ["OwnMemory", "in_message"]
 

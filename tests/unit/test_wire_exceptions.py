@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import pickle
 import time
+import traceback
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from nbpar.wire.codec import (
     CannotPickle,
     Codec,
 )
-from nbpar.wire.exceptions import decode_exception, encode_exception
+from nbpar.wire.exceptions import decode_exception, encode_exception, release_memory, without_callers
 from tests.unit.cells import BadState, cell, endless
 
 LARGE = OUT_OF_BAND_BYTES
@@ -211,3 +213,47 @@ def test_an_exception_whose_class_is_gone_becomes_a_remote_error() -> None:
     back, _ = decode_exception(data)
     assert type(back) is RemoteError
     assert "Local: text" in str(back)
+
+
+def test_a_rebuilt_traceback_holds_nothing_of_where_it_was_rebuilt() -> None:
+    held = {"large": True}
+    rebuilt, _ = decode_exception(encode_exception(caught(raiser(ValueError("x")))))
+    assert held
+    step = rebuilt.__traceback__
+    assert step is not None
+    while step is not None:
+        assert step.tb_frame.f_back is None
+        step = step.tb_next
+
+
+def test_an_exception_without_callers_has_its_lines_and_not_their_data() -> None:
+    def fail(data: bytearray) -> None:
+        raise LookupError("lost")
+
+    error = caught(lambda: fail(bytearray(10)))
+    before = [(step.name, step.lineno) for step in traceback.extract_tb(error.__traceback__)]
+    assert without_callers(error) is error
+    assert [(step.name, step.lineno) for step in traceback.extract_tb(error.__traceback__)] == before
+    step = error.__traceback__
+    while step is not None:
+        assert "data" not in step.tb_frame.f_locals
+        assert step.tb_frame.f_back is None
+        step = step.tb_next
+
+
+@pytest.mark.parametrize("kind", [MemoryError, ValueError])
+def test_what_a_task_held_goes_when_memory_was_short(kind: type[BaseException]) -> None:
+    class Large:
+        pass
+
+    dead: list[int] = []
+
+    def fail() -> None:
+        hoard = Large()
+        weakref.finalize(hoard, dead.append, 1)
+        raise kind
+
+    error = caught(fail)
+    release_memory(error)
+    assert bool(dead) == (kind is MemoryError)
+    assert traceback.extract_tb(error.__traceback__)[-1].name == "fail"
