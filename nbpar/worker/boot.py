@@ -5,6 +5,7 @@ Called once by :mod:`nbpar.worker.main` before anything of the user's runs there
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import random
@@ -87,6 +88,10 @@ def end_with_parent(setup: WorkerSetup) -> None:
         if _resource_tracker._fd is not None:  # a stand-in (see nbpar.backends.start); the user's own needs a real one
             os.close(_resource_tracker._fd)
         _resource_tracker._fd = _resource_tracker._pid = None
+        # All that a new interpreter has open came from the kernel, for it and not for programs that tasks start.
+        for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names are all that is needed
+            with contextlib.suppress(OSError):  # the one that lists the folder is closed by now
+                os.set_inheritable(int(name), int(name) <= 2)
     for fd in setup.close_fds:
         if fd >= 0:  # that of a worker which is being buried was closed before the fork
             os.close(fd)
