@@ -394,7 +394,18 @@ class Workers(Protocol):
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
-_repr = reprlib.Repr()
+
+class _Repr(reprlib.Repr):
+    """Cuts bytes before their repr is made: of a gigabyte that has four."""
+
+    def repr_bytes(self, data: bytes | bytearray, level: int) -> str:
+        most = self.maxother
+        return self.repr_instance(data[:most] + data[-most:] if len(data) > 2 * most else data, level)
+
+    repr_bytearray = repr_bytes
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 80
 _repr.maxlevel = 3
 

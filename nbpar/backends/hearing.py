@@ -53,7 +53,11 @@ def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
     if message.head:
         failures = [(index, *decode_exception(data)) for index, data in pickle.loads(message.head)]
     values: Any = ()
-    if message.payload:
+    if message.lost_bytes:
+        failed = {index for index, *_ in failures}
+        lost = [(index, message.lost("result"), "") for index in range(first, first + n_ended) if index not in failed]
+        failures = sorted([*failures, *lost], key=lambda failure: failure[0])
+    elif message.payload:
         try:
             values = codec.decode(message.payload, message.buffers)
         except BaseException:  # noqa: BLE001  # a __setstate__ of the user's; found again below, value by value

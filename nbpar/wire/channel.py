@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nbpar.errors import SerializationError
+from nbpar.sizes import in_words
 from nbpar.wire.arena import ArenaReader, Place
 
 __all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
@@ -58,6 +60,7 @@ class Message:
     payload: bytes | bytearray | memoryview = b""
     buffers: Sequence[bytes | bytearray | memoryview | Place] = ()
     fds: Sequence[int] = ()
+    lost_bytes: int = 0  # of payload and buffers, for which the receiver had no memory: then it has neither
 
     def parts(self) -> list[Piece]:
         """The message as byte pieces, in order, without joining large ones; none is empty."""
@@ -80,6 +83,11 @@ class Message:
         pieces: list[Piece] = [start + payload] if n_payload <= _JOINED_BYTES else [start, payload]
         return pieces + [view for view in views if len(view)]
 
+    def lost(self, what: str) -> SerializationError:
+        """The error of a task that needs what was lost with this message: an argument, a function, a result."""
+        size = in_words(self.lost_bytes)
+        return SerializationError(f"the {what} could not be received: there was no memory for its {size} (MemoryError)")
+
     @property
     def n_bytes(self) -> int:
         """Size of payload and buffers."""
@@ -92,6 +100,23 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair()
 
 
+class _Nowhere:
+    """Takes the place of memory that is not to be had: what was to go there is read and forgotten."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+
+    def __len__(self) -> int:
+        return self._n_bytes
+
+
+def _room(n_bytes: int) -> bytearray | _Nowhere:
+    try:
+        return bytearray(n_bytes)
+    except MemoryError:
+        return _Nowhere(n_bytes)
+
+
 class _Parser:
     """Bytes in, messages out. Small messages are cut from one read; a large piece is received into its own memory."""
 
@@ -99,8 +124,9 @@ class _Parser:
         self._pending = b""  # less than a header and its places
         self._message: Message | None = None
         self._n_fds = 0
-        self._pieces: deque[tuple[str, bytearray]] = deque()  # still to be filled, the first partly
+        self._pieces: deque[tuple[str, bytearray | _Nowhere]] = deque()  # still to be filled, the first partly
         self._filled = 0
+        self._sink = bytearray(_WORKER_READ_BYTES)  # of what there is no memory for
         self.fds: deque[int] = deque()
         self.arena: ArenaReader | None = None
 
@@ -108,7 +134,10 @@ class _Parser:
         """Where to receive into when a large piece is under way; None to read anything."""
         if not self._pieces:
             return None
-        return memoryview(self._pieces[0][1])[self._filled :]
+        piece = self._pieces[0][1]
+        if isinstance(piece, _Nowhere):
+            return memoryview(self._sink)[: len(piece) - self._filled]
+        return memoryview(piece)[self._filled :]
 
     def filled(self, n_bytes: int) -> Message | None:
         """`n_bytes` were received into :meth:`target`."""
@@ -122,8 +151,7 @@ class _Parser:
             data, self._pending = self._pending + data, b""
         at, n_data = 0, len(data)
         while at < n_data:
-            if self._pieces:
-                room = memoryview(self._pieces[0][1])[self._filled :]
+            if (room := self.target()) is not None:
                 n_bytes = min(len(room), n_data - at)
                 room[:n_bytes] = memoryview(data)[at : at + n_bytes]
                 at += n_bytes
@@ -136,7 +164,7 @@ class _Parser:
             kind, n_both, n_head, n_payload, *rest = _HEADER.unpack_from(data, at)
             n_buffers, n_fds = n_both >> 8, n_both & 0xFF
             message = Message(kind, tuple(rest[:5]), tuple(rest[5:]))
-            inline: Sequence[bytearray] = ()
+            inline: Sequence[bytearray | _Nowhere] = ()
             if n_buffers:
                 if n_data < body + 16 * n_buffers:
                     break
@@ -152,8 +180,9 @@ class _Parser:
                 continue
             at = body
             self._message, self._n_fds, self._filled = message, n_fds, 0
-            self._pieces.extend((("head", bytearray(n_head)), ("payload", bytearray(n_payload))))
+            self._pieces.extend((("head", bytearray(n_head)), ("payload", _room(n_payload))))
             self._pieces.extend(("buffer", buffer) for buffer in inline)
+            message.lost_bytes = sum(len(piece) for _, piece in self._pieces if isinstance(piece, _Nowhere))
             if (whole := self._advance()) is not None:
                 messages.append(whole)
         self._pending = data[at:]
@@ -167,26 +196,31 @@ class _Parser:
             name, data = self._pieces.popleft()
             self._filled = 0
             if name == "head":
+                assert type(data) is bytearray
                 message.head = bytes(data)
-            elif name == "payload":
+            elif name == "payload" and type(data) is bytearray:
                 message.payload = data
         if self._pieces:
             return None
+        if message.lost_bytes:
+            message.payload, message.buffers = b"", ()
         message.fds = self._take_fds(self._n_fds)
         self._message = None
         return message
 
-    def _make_room(self, message: Message, places: tuple[int, ...]) -> list[bytearray]:
+    def _make_room(self, message: Message, places: tuple[int, ...]) -> list[bytearray | _Nowhere]:
         """Open the buffers that lie in the arena; those that follow get memory of their own."""
         buffers: list[memoryview | bytearray] = []
+        inline: list[bytearray | _Nowhere] = []
         for n_bytes, unit in zip(places[::2], places[1::2], strict=True):
             if unit:
                 assert self.arena is not None, "a place in an arena that this side never said it has"
                 buffers.append(self.arena.open(unit, n_bytes))
             else:
-                buffers.append(bytearray(n_bytes))
+                inline.append(_room(n_bytes))
+                buffers.append(inline[-1] if type(inline[-1]) is bytearray else bytearray())
         message.buffers = buffers
-        return [buffer for buffer in buffers if type(buffer) is bytearray]
+        return inline
 
     def _take_fds(self, n_fds: int) -> list[int]:
         """The descriptors of a message; without those that this process had no room for."""

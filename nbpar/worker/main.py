@@ -101,7 +101,7 @@ class _Worker:
         self.setup = setup
         self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
         # Payload, and buffers or the id of the memory that has them. Bounded by the kernel, which sends FORGET.
-        self.functions: dict[str, tuple[bytes, list[bytes], int]] = {}
+        self.functions: dict[str, tuple[bytes, list[bytes], int] | SerializationError] = {}
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
         self.streams: tuple[Any, ...] = ()
         self.surroundings = Surroundings("", (), {}, [])
@@ -187,6 +187,9 @@ class _Worker:
             with contextlib.suppress(BaseException):  # the tasks that need the class fail with the reason
                 self.codec.define(Definition(key[len(CLASS_KEY) :].decode(), bytes(message.payload)))
             return
+        if message.lost_bytes:
+            self.functions[key.decode()] = message.lost("function")
+            return
         buffers = [bytes(buffer) for buffer in message.buffers]
         self.functions[key.decode()] = bytes(message.payload), buffers, message.numbers[1]
         for file_name, source in pickle.loads(sources).items() if sources else ():
@@ -199,8 +202,11 @@ class _Worker:
         with contextlib.suppress(OSError):
             os.chdir(self.surroundings.cwd)
         sys.path[:] = self.surroundings.sys_path
-        payload, buffers, shared_id = self.functions[message.head.decode()]
         try:
+            known = self.functions[message.head.decode()]
+            if isinstance(known, SerializationError):
+                raise known
+            payload, buffers, shared_id = known
             # Copies, as written: what a task does to an array in its closure is gone with the job.
             own: Sequence[Any] = shared.map_buffers(shared_id) if shared_id else [bytearray(one) for one in buffers]
             function: Any = self.codec.decode(payload, own)
@@ -254,6 +260,8 @@ class _Worker:
 
     def _arguments(self, message: Message, n_items: int, flags: int) -> tuple[Any, bool]:
         """The chunk's arguments, and whether all are usable; one that cannot be rebuilt fails alone."""
+        if message.lost_bytes:
+            return [Unusable(message.lost("argument"))] * n_items, False
         usable = not flags & ChunkFlag.HAS_UNUSABLE
         try:
             items: Any = self.codec.decode(message.payload, message.buffers)

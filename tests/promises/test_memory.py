@@ -23,7 +23,7 @@ from nbpar.backends import memory
 from nbpar.backends.base import FULL_BYTES
 from nbpar.backends.memory import rooms
 from nbpar.engine.memory import Room
-from nbpar.errors import TaskError, TaskMemoryError, WorkerDiedError
+from nbpar.errors import SerializationError, TaskError, TaskMemoryError, WorkerDiedError
 from nbpar.system import KillCounter, group_of, private_bytes
 from tests.backends.conftest import PROCESSES
 from tests.helpers import no_leftovers, start_script, until
@@ -126,18 +126,20 @@ def test_job_by_submit_says_it_too(limited: Pool) -> None:
         limited.submit(hold, 400 * MB).result(timeout=30)
 
 
-def test_arguments_in_shared_memory_are_not_a_workers_own(limited: Pool) -> None:
-    limited.map(np.sum, [np.ones(1_000_000)] * 4, chunk_size=1)  # from now on they lie there
-    before = limited.pids()
-    big = np.ones(400 * MB // 8)
-    shared = nbpar.share(big)
+@pytest.mark.parametrize("method", PROCESSES)
+def test_arguments_in_shared_memory_are_not_a_workers_own(method: Any) -> None:
+    with Pool(n_workers=1, start_method=method, memory_limit="200MB") as pool:
+        pool.map(np.sum, [np.ones(1_000_000)])  # from now on they lie there
+        before = pool.pids()
+        big = np.ones(400 * MB // 8)
+        shared = nbpar.share(big)
 
-    def task(array: Any) -> tuple[float, float]:
-        time.sleep(0.5)  # some looks
-        return float(array.sum()), float(shared.value.sum())
+        def task(array: Any) -> tuple[float, float]:
+            time.sleep(0.5)  # some looks
+            return float(array.sum()), float(shared.value.sum())
 
-    assert limited.map(task, [big], chunk_size=1) == [(big.size, big.size)]
-    assert limited.pids() == before
+        assert pool.map(task, [big]) == [(big.size, big.size)]
+        assert pool.pids() == before
 
 
 def test_pool_of_the_notebook_takes_a_limit() -> None:
@@ -350,6 +352,43 @@ def test_memory_error_is_the_tasks_own_and_its_worker_goes_on() -> None:
         assert pool.map(lambda _: os.getpid(), [0]) == [pid]
         with pytest.raises(MemoryError):
             pool.map(lambda n: len(bytes(n)), [4 * GB])
+
+
+def test_argument_that_a_worker_has_no_memory_for_fails_alone() -> None:
+    def limit_address_space() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 * GB, 1 * GB))
+
+    with Pool(n_workers=1, worker_init=limit_address_space) as pool:
+        (pid,) = pool.map(lambda _: os.getpid(), [0])
+        for large in (np.zeros(2 * GB // 8), bytes(1500 * MB)):
+            got: Any = pool.map(len, [[1], large, [1, 2]], on_error="return", chunk_size=1)
+            assert got[0] == 1 and got[2] == 2
+            assert type(got[1]) is SerializationError
+            assert "the argument could not be received: there was no memory for its" in str(got[1])
+        assert pool.map(lambda _: os.getpid(), [0]) == [pid]
+
+
+SMALL_KERNEL = """
+import faulthandler, resource
+faulthandler.dump_traceback_later(50, exit=True)
+import numpy as np, nbpar
+
+with nbpar.WorkerPool(n_workers=2) as pool:
+    pool.map(abs, [1, 2])
+    mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 600_000_000,) * 2)
+    for make in (lambda n: np.zeros(n, dtype=np.uint8), bytes):
+        found = pool.map(lambda n: make(n), [1000, 1_000_000_000, 2000], on_error="return", chunk_size=1)
+        assert [len(found[0]), len(found[2])] == [1000, 2000], found
+        assert "the result could not be received: there was no memory for its 1 GB" in str(found[1]), found
+    print(pool.map(abs, [-1]))
+"""
+
+
+def test_result_that_the_kernel_has_no_memory_for_fails_alone() -> None:
+    with start_script(SMALL_KERNEL) as script:
+        out, err = script.communicate(timeout=55)
+    assert (script.returncode, out) == (0, "[1]\n"), err
 
 
 # --- back-pressure ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbpar.wire import channel
 from nbpar.wire.channel import Channel, ChannelClosedError, Message, WorkerChannel, _Parser, channel_pair
 
 Pair = tuple[Channel, WorkerChannel]
@@ -262,3 +263,33 @@ def test_received_buffers_are_writable_when_they_carry_arrays(pair: Pair) -> Non
     kernel, worker = pair
     kernel.send(Message(1, buffers=[b"abc"]))
     as_view(worker.receive().buffers[0])[0] = 0
+
+
+@pytest.mark.parametrize("place", ["payload", "buffers"])
+@pytest.mark.parametrize("seed", range(10))
+def test_message_is_lost_alone_when_there_is_no_memory_for_it(place: str, seed: int) -> None:
+    dice = random.Random(seed)
+    large = bytes(300_000)
+    kinds: dict[str, Any] = {"payload": {"payload": large}, "buffers": {"buffers": [b"x" * 5000, large, b"y"]}}
+    lost = Message(7, (1, 2, 3, 4, 5), (0.5, 1.5), b"head", **kinds[place])
+    others = [random_message(dice, 100_000), random_message(dice, 100_000)]
+    data = as_bytes(others[0]) + as_bytes(lost) + as_bytes(others[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(channel, "_room", lambda n: channel._Nowhere(n) if n >= 200_000 else bytearray(n))
+        parser, got = _Parser(), []
+        at = 0
+        while at < len(data):
+            n_bytes = dice.randint(1, 70_000)
+            got += parser.feed(data[at : at + n_bytes])
+            at += n_bytes
+    assert [message.lost_bytes for message in got] == [0, len(large), 0]
+    assert same(got[0], others[0]) and same(got[2], others[1])
+    assert (got[1].numbers, got[1].head, got[1].payload, got[1].buffers) == (lost.numbers, b"head", b"", ())
+    assert str(got[1].lost("result")) == (
+        "the result could not be received: there was no memory for its 300 kB (MemoryError)"
+    )
+
+
+def test_room_is_nowhere_when_there_is_no_memory() -> None:
+    assert len(channel._room(1 << 62)) == 1 << 62
+    assert channel._room(3) == bytearray(3)
