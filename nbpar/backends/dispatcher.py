@@ -41,9 +41,9 @@ _main_thread = threading.main_thread().ident
 
 _log = logging.getLogger("nbpar")
 
-LOOK_S = 0.0002
+LOOK_S = 0.0001
 """A helping thread looks for so long before it sleeps, and lets others run between two looks: the answer to a short
-call is there by then, and to sleep and be woken would take a fifth of such a call."""
+call is mostly there by then, and to sleep and be woken takes up to a fifth of such a call."""
 
 
 class Dispatcher:
