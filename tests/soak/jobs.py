@@ -73,8 +73,8 @@ class Actor:
         self._blocking(guest, "shared")
 
     def _blocking(self, guest: Guest, kind: str) -> None:
-        # Workers that are replaced after each few tasks take a third of a second to start, where they are spawned.
-        sizes = [0, 1, 7, 40] if (guest.pool.options.tasks_per_worker or 1000) < 10 else [0, 1, 7, 40, 300, 1500]
+        # Workers that are replaced after a few tasks take a third of a second to start, on a busy machine.
+        sizes = [0, 1, 7, 40] if (guest.pool.options.tasks_per_worker or 1000) < 100 else [0, 1, 7, 40, 300, 1500]
         n_tasks = self._chance.choice([1, 3, 20] if kind == "arrays" else sizes)
         spec, options = self._spec(guest, n_tasks), self._options(guest)
         story = self._stage.begin(kind, guest, spec, options)
