@@ -6,6 +6,7 @@ as whole lines, what any other thread writes goes on to the stream that was ther
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -96,6 +97,15 @@ def _finish() -> None:
         if rest and outlet is not None:
             _mine.lines[is_stderr] = None, ""
             outlet(rest, is_stderr, owner)
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread that is not there in the child may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _come() -> None:

@@ -15,6 +15,7 @@ inside pickles and run while unpickling.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -33,6 +34,15 @@ _from_kernel: set[str] = set()  # ids of classes the kernel sent to this process
 _incomplete: set[str] = set()  # ids of classes being received from a worker, until their state is set
 _generations: weakref.WeakKeyDictionary[type, tuple[str, int]] = weakref.WeakKeyDictionary()  # last hash, its number
 _lock = threading.Lock()  # guards _generations: jobs may be encoded from several threads
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread that is not there in the child may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class ClassDeletedError(LookupError):

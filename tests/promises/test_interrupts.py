@@ -42,16 +42,22 @@ def task(x):
 pool = nbpar.WorkerPool(n_workers=2, start_method=method)
 pool.map(abs, range(4))
 while len(pool.pids()) < 2: time.sleep(0.005)
-try:
-    pool.map(task, range(10), chunk_size=1)
-except KeyboardInterrupt as error:
-    back_s, name, n_sent = time.monotonic(), type(error).__name__, int(sys.argv[4])
-    while len(list(folder.glob("sent-*"))) < n_sent:  # those that come late hit a user who waits
-        try:
-            time.sleep(0.01)
-        except KeyboardInterrupt:
-            pass
-    print(back_s, name, flush=True)
+def interrupted():
+    try:
+        pool.map(task, range(10), chunk_size=1)
+    except KeyboardInterrupt as error:
+        return time.monotonic(), type(error).__name__
+
+name, n_sent = None, int(sys.argv[4])
+while name is None or len(list(folder.glob("sent-*"))) < n_sent:
+    try:
+        if name is None:
+            back_s, name = interrupted()
+        time.sleep(0.01)
+    except KeyboardInterrupt:  # one that comes late hits a user who waits
+        if name is None:
+            back_s, name = time.monotonic(), "KeyboardInterrupt"
+print(back_s, name, flush=True)
 print(pool.map(abs, [-1, -2]), flush=True)
 used_s = time.monotonic()
 time.sleep(0.3)
