@@ -54,8 +54,9 @@ class WorkerPool:
         By default the CPUs this process may really use (affinity and cgroup quota).
     start_method : {"forkserver", "spawn", "fork", "threads", "serial"}, optional
         How workers exist. ``"forkserver"`` (on Windows ``"spawn"``) by default. ``"fork"`` copies the kernel as it is,
-        threads and held locks included, and may hang. ``"threads"`` share the kernel's memory and its GIL.
-        ``"serial"`` runs tasks in the caller's thread, for debugging.
+        threads and held locks included, and may hang: it warns of threads, and is refused once CUDA is initialised.
+        ``"threads"`` share the kernel's memory and its GIL. ``"serial"`` runs tasks in the caller's thread, for
+        debugging.
     worker_init, worker_exit : callable, optional
         Called without arguments in each worker, when it starts and when it ends.
     tasks_per_worker : int, optional
