@@ -17,7 +17,7 @@ from nbpar.engine.events import Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.ledger import Ledger
 from nbpar.options import OnError
-from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results
+from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results, drop_own_frames
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Waiters, until_done
 from nbpar.worker.context import current_context
@@ -119,8 +119,12 @@ class Job(Ledger[R]):
     def let_input_go(self) -> None:
         """Forget the input of a job that is over, which only `retry_failed` would need."""
         with self._lock:
-            if self._recipe is not None and self._over.is_set():
+            if not self._over.is_set():
+                return
+            if self._recipe is not None:
                 self._recipe.trim()
+            if self._traceback is not None and self._outcomes.errors:
+                drop_own_frames(as_raised(next(iter(self._outcomes.errors.values()))))
 
     @property
     def are_gone(self) -> bool:

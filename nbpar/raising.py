@@ -6,12 +6,17 @@ Called by :mod:`nbpar.job` and :mod:`nbpar.streaming` in the thread of the user 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from nbpar.errors import JobInterrupt, NbparError, TaskError
 
-__all__ = ["PartialResults", "add_note", "as_raised", "as_raised_inside", "carry_results"]
+__all__ = ["PartialResults", "add_note", "as_raised", "as_raised_inside", "carry_results", "drop_own_frames"]
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class PartialResults(list[Any]):
@@ -68,3 +73,21 @@ def as_raised_inside(error: TaskError) -> BaseException:
     """The same in generators and coroutines: of a StopIteration Python makes a RuntimeError there, without the item."""
     raised = as_raised(error)
     return error if isinstance(raised, StopIteration) else raised
+
+
+def drop_own_frames(error: BaseException) -> None:
+    """Take the frames of nbpar's own calls out of the traceback of an exception that was raised.
+
+    A job keeps the exception, and these frames keep what the job was called with: its input.
+    """
+    steps = []
+    step = error.__traceback__
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            steps.append(step)
+        step = step.tb_next
+    for before, after in itertools.pairwise(steps):
+        before.tb_next = after
+    if steps:
+        with contextlib.suppress(Exception):
+            BaseException.__setattr__(error, "__traceback__", steps[0])

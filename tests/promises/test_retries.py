@@ -185,7 +185,7 @@ def test_a_task_that_killed_two_workers_runs_its_next_try_while_nothing_else_run
 
     job = pool.map_async(deadly, [0], retries=5, on_error="return", chunk_size=1)
     others = pool.map(other, range(400), chunk_size=1)
-    (error,) = job.result()
+    error: Any = job.result()[0]
     assert others == list(range(400)), "the other job has lost something"
     assert isinstance(error, WorkerDiedError)
     assert "Item 0 has killed 2 workers: its next try runs alone in the pool." in job.snapshot().notes
