@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import ctypes
 import io
 import itertools
 import os
 import pickle
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,12 +38,6 @@ _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _MAX_EXCEPTIONS = 500  # in one chain, groups and their parts included
 _NO_ARGUMENTS = ast.arguments([], [], None, [], [], None, [])
 _MAX_FRAMES = 100  # of one traceback: its ends are kept, the middle of a runaway recursion is not
-
-_thread_state: Any = ctypes.pythonapi.PyThreadState_Get
-_thread_state.restype = ctypes.c_void_p
-_new_frame: Any = ctypes.pythonapi.PyFrame_New
-_new_frame.restype = ctypes.py_object
-_new_frame.argtypes = (ctypes.c_void_p, *[ctypes.py_object] * 3)
 
 _Place = tuple[int, int, int, int]  # line, end line, column, end column: what tracebacks underline
 _Frame = tuple[str, str, str, int, _Place]  # file, function, module, the line where the function begins
@@ -336,9 +330,26 @@ class _Rebuilder:
 def _traceback(frames: list[_Frame]) -> TracebackType | None:
     """A traceback of those frames, whose lines IPython finds by file and number.
 
-    Each frame is of code made for it: a name at the place in the source where the task's own frame was, in a function
-    that begins where the task's did, by which IPython finds what to show. (tblib loses the columns and the beginning.)
-    It is never run: a frame that was holds its callers' frames, and with them all that they hold, as long as it lives.
+    They are made in a thread of its own: a frame holds its callers' frames, and with them all that these hold, as long
+    as it lives, and with an error that is kept it lives long.
+    """
+    made: list[TracebackType | None] = []
+    if frames:
+        thread = threading.Thread(target=lambda: made.append(_run_frames(frames)), name="nbpar-traceback", daemon=True)
+        try:
+            thread.start()
+            thread.join()
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            made.append(_run_frames(frames))
+    return made[0] if made else None
+
+
+def _run_frames(frames: list[_Frame]) -> TracebackType | None:
+    """The same, in this thread.
+
+    Frames cannot be made but by running code: for each one a name that is not defined, at the place in the source where
+    the task's own frame was, in a function that begins where the task's did, by which IPython finds what to show.
+    (tblib does the same, but loses the columns and the beginning.)
     """
     made: TracebackType | None = None
     for file, function, module, first_line, (line, end_line, column, end_column) in reversed(frames):
@@ -353,8 +364,12 @@ def _traceback(frames: list[_Frame]) -> TracebackType | None:
             whole = compile(ast.Module([inside], []), file, "exec")
             code = next(constant for constant in whole.co_consts if isinstance(constant, CodeType))
         code = code.replace(co_name=function, co_qualname=function)
-        names = {"__name__": module, "__file__": file, "__builtins__": {}}
-        frame = _new_frame(_thread_state(), code, names, names)
-        at = list(code.co_positions()).index((line, end_line, column, end_column))
-        made = TracebackType(made, frame, 2 * at, line)
+        try:
+            exec(code, {"__name__": module, "__file__": file, "__builtins__": {}})
+        except NameError as error:
+            step = error.__traceback__
+            assert step is not None
+            assert step.tb_next is not None
+            step.tb_next.tb_next = made
+            made = step.tb_next
     return made
