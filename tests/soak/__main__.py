@@ -54,10 +54,11 @@ def main() -> int:
     parser.add_argument("--fault-every", type=float, default=0.25, help="mean seconds between faults (0.25)")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    print(f"soak: {options.minutes:g} minutes, --seed {seed}", flush=True)
+    _say(f"soak: {options.minutes:g} minutes, --seed {seed}")
     os.environ["NBPAR_UI"] = "off"
     folder = Path(tempfile.mkdtemp(prefix="nbpar-soak-"))
     stage = Stage(folder, seed)
+    sys.stdout = (folder / "stdout.txt").open("w", encoding="utf-8")  # what workers write as they die: `_say` is for us
     stderr = (folder / STDERR).open("w", encoding="utf-8")
     os.dup2(stderr.fileno(), 2)
     try:
@@ -66,10 +67,14 @@ def main() -> int:
         stage.fail(traceback.format_exc())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(_summary(stage), flush=True)
+    _say(_summary(stage))
     for problem in stage.problems:
-        print(f"\nThe books do not balance (--seed {seed}):\n  {problem}", flush=True)
+        _say(f"\nThe books do not balance (--seed {seed}):\n  {problem}")
     return 1 if stage.problems else 0
+
+
+def _say(*text: object, sep: str = " ") -> None:
+    print(*text, sep=sep, file=sys.__stdout__, flush=True)
 
 
 def _soak(stage: Stage, options: argparse.Namespace) -> None:
@@ -149,11 +154,11 @@ def _watch(stage: Stage, duration_s: float) -> None:
             if story.number not in told and time.monotonic() - story.begin_s > SLOW_S:
                 told.add(story.number)
                 stage.counts["slow"] += 1
-                print(f"\nSlow: {story}", flush=True)
+                _say(f"\nSlow: {story}")
                 _print_stacks(stage)
         if stage.elapsed_s > next_s:
             next_s += PROGRESS_S
-            print(_summary(stage), flush=True)
+            _say(_summary(stage))
         if stage.elapsed_s > duration_s:
             stage.stop.set()
         if stage.idle_s > HANG_S:
@@ -161,19 +166,19 @@ def _watch(stage: Stage, duration_s: float) -> None:
 
 
 def _give_up(stage: Stage) -> None:
-    print(f"\nNo job has ended for {HANG_S:.0f} s (--seed {stage.seed}); under way:", flush=True)
+    _say(f"\nNo job has ended for {HANG_S:.0f} s (--seed {stage.seed}); under way:")
     for story in list(stage.running.values()):
-        print(f"  {story}", flush=True)
-    print("The last faults:", *stage.faults, sep="\n  ", flush=True)
+        _say(f"  {story}")
+    _say("The last faults:", *stage.faults, sep="\n  ")
     _print_stacks(stage)
     os._exit(1)
 
 
 def _print_stacks(stage: Stage) -> None:
-    faulthandler.dump_traceback(sys.stdout.fileno(), all_threads=True)
+    faulthandler.dump_traceback(1, all_threads=True)
     children = {child.pid: " ".join(child.cmdline())[:80] for child in psutil.Process().children(recursive=True)}
-    print(children, flush=True)
-    print(ask_stacks(str(stage.folder), [pid for pid in children if stage.listens(pid)]), flush=True)
+    _say(children)
+    _say(ask_stacks(str(stage.folder), [pid for pid in children if stage.listens(pid)]))
 
 
 def _summary(stage: Stage) -> str:
