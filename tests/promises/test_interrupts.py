@@ -49,11 +49,13 @@ def interrupted():
         return time.monotonic(), type(error).__name__
 
 name, n_sent = None, int(sys.argv[4])
-while name is None or len(list(folder.glob("sent-*"))) < n_sent:
+while True:
     try:
         if name is None:
             back_s, name = interrupted()
-        time.sleep(0.01)
+        while len(list(folder.glob("sent-*"))) < n_sent:
+            time.sleep(0.01)
+        break
     except KeyboardInterrupt:  # one that comes late hits a user who waits
         if name is None:
             back_s, name = time.monotonic(), "KeyboardInterrupt"
