@@ -67,9 +67,11 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     chunk_size : int, optional
         Tasks that travel together; chosen while the job runs by default.
     timeout : float, optional
-        Seconds that one task may run; then it is stopped and fails with :class:`~nbpar.errors.TaskTimeoutError`.
+        Seconds that one task may run, from its own start; then its worker is stopped, whatever it does, and it fails
+        with :class:`~nbpar.errors.TaskTimeoutError`. A thread cannot be stopped: its task fails, and it may go on.
     retries : int
-        How often a failed task is run again.
+        How often a failed task is run again, at most: after 0.1 s, then after twice as long each time, up to 5 s. One
+        that has killed two workers runs alone the next time, and is given up when it kills a third.
     on_error : {"raise", "return", "skip"}
         Raise the first task's exception and stop; or go on and have a :class:`~nbpar.errors.TaskError` in the
         failed item's place; or leave failed items out.
@@ -101,7 +103,8 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     SerializationError
         When the function, an item or a result cannot travel; it names the object and the path to it.
     Exception
-        What the first failed task raised, of its own type, with a note that names the item.
+        What the first failed task raised, of its own type, with a note that names the item, and with what had ended as
+        its ``results`` where its class allows that. ``nbpar.jobs()[-1].retry_failed()`` runs what is left.
     JobInterrupt
         On Ctrl-C or the stop button; ``nbpar.jobs()[-1].results`` has what had finished.
 

@@ -33,6 +33,7 @@ def jobs() -> None:
     assert_type(job.results, list[float])
     assert_type(job.results_by_index, dict[int, float])
     assert_type(job.errors, list[nbpar.TaskError])
+    assert_type(job.retry_failed(), nbpar.Job[float])
     assert_type(job.cancel(), bool)
     for value in job:
         assert_type(value, float)
