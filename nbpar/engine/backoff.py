@@ -33,8 +33,8 @@ def delay_s(index: int, n_runs: int) -> float:
 
     Examples
     --------
-    >>> [round(delay_s(0, n), 1) for n in (1, 2, 3, 4, 99)]
-    [0.1, 0.2, 0.4, 0.8, 4.7]
+    >>> [round(delay_s(0, n), 2) for n in (1, 2, 3, 4, 99)]
+    [0.1, 0.21, 0.42, 0.85, 4.88]
     >>> delay_s(3, 1) == delay_s(3, 1) != delay_s(4, 1)
     True
     """
