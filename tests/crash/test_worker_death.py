@@ -1,4 +1,4 @@
-"""Workers that die, at any moment and in any way: one task at most is lost, and told which and how."""
+"""Workers that die among retries, streams, other jobs; each way and place: tests/promises/test_crash_matrix.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 import nbpar
 from nbpar.backends.forkserver import server
-from nbpar.errors import WorkerDiedError, WorkerStartError
+from nbpar.errors import WorkerDiedError
 from tests.helpers import alive, no_leftovers, until
 
 Pool = nbpar.WorkerPool
@@ -28,43 +28,8 @@ def kill_oneself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def terminate_oneself() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def crash() -> None:
     ctypes.string_at(0)
-
-
-DEATHS: list[tuple[Callable[[], object], int, str]] = [
-    (kill_oneself, -signal.SIGKILL, "SIGKILL"),
-    (terminate_oneself, -signal.SIGTERM, "SIGTERM"),
-    (crash, -signal.SIGSEGV, "SIGSEGV"),
-    (os.abort, -signal.SIGABRT, "SIGABRT"),
-    (lambda: os._exit(0), 0, "exit code 0"),
-    (lambda: os._exit(3), 3, "exit code 3"),
-]
-NAMES = ["kill", "terminate", "segfault", "abort", "exit-0", "exit-3"]
-
-
-@pytest.mark.parametrize(("die", "exit_code", "words"), DEATHS, ids=NAMES)
-def test_only_the_running_task_is_lost_when_its_worker_dies(
-    pool: Pool, die: Callable[[], object], exit_code: int, words: str
-) -> None:
-    def task(item: dict[str, int]) -> int:
-        if item["n"] == 4:
-            die()
-        return item["n"]
-
-    begin_s = time.monotonic()
-    got: Any = pool.map(task, [{"n": n} for n in range(12)], on_error="return")
-    assert time.monotonic() - begin_s < NOTICED_S + SLACK_S
-    assert got[:4] + got[5:] == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
-    error: Any = got[4]
-    assert type(error) is WorkerDiedError
-    assert (error.index, error.item_repr, error.exit_code) == (4, "{'n': 4}", exit_code)
-    assert error.pid not in (None, os.getpid())
-    assert words in str(error)
 
 
 def test_death_is_raised_when_errors_are(pool: Pool) -> None:
@@ -162,52 +127,6 @@ def test_one_task_at_most_is_lost_when_killed_while_receiving_large_arguments(po
     got: list[Any] = job.result(timeout=30)
     assert sum(isinstance(one, WorkerDiedError) for one in got) <= 2
     assert all(isinstance(one, WorkerDiedError) or one == x for x, one in enumerate(got))
-
-
-class Deadly:
-    """Kills the process that unpickles it."""
-
-    def __reduce__(self) -> Any:
-        return os._exit, (5,)
-
-
-@pytest.mark.parametrize("chunk_size", [None, 4])
-def test_only_its_task_is_lost_when_unpickling_an_argument_kills(pool: Pool, chunk_size: int | None) -> None:
-    items: list[Any] = [0, 1, Deadly(), 3, 4, 5]
-    got: Any = pool.map(lambda item: item, items, on_error="return", chunk_size=chunk_size)
-    assert got[:2] + got[3:] == [0, 1, 3, 4, 5]
-    assert isinstance(got[2], WorkerDiedError)
-    assert (got[2].index, got[2].exit_code) == (2, 5)
-
-
-class DeadlyResult:
-    """Kills the process that pickles it."""
-
-    def __reduce__(self) -> Any:
-        os._exit(6)
-
-
-@pytest.mark.parametrize("chunk_size", [None, 3])
-def test_only_its_task_is_lost_when_pickling_a_result_kills(pool: Pool, chunk_size: int | None) -> None:
-    got: Any = pool.map(lambda x: DeadlyResult() if x == 2 else x, range(6), on_error="return", chunk_size=chunk_size)
-    assert got[:2] + got[3:] == [0, 1, 3, 4, 5]
-    assert isinstance(got[2], WorkerDiedError)
-    assert (got[2].index, got[2].exit_code) == (2, 6)
-
-
-def test_job_fails_when_loading_its_function_kills(pool: Pool) -> None:
-    deadly = Deadly()
-    with pytest.raises(WorkerDiedError, match="no worker survives loading the function") as caught:
-        pool.map(lambda x: deadly, range(10), on_error="return")
-    assert caught.value.exit_code == 5
-
-
-def test_pool_says_so_when_workers_die_at_their_start(method: str) -> None:
-    with (
-        nbpar.WorkerPool(n_workers=2, start_method=method, worker_init=lambda: os._exit(4)) as pool,  # type: ignore[arg-type]
-        pytest.raises(WorkerStartError, match="exit code 4"),
-    ):
-        pool.map(abs, range(10))
 
 
 def test_worker_is_replaced_when_a_task_closes_all_its_descriptors(pool: Pool) -> None:
