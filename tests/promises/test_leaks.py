@@ -151,13 +151,13 @@ def test_nothing_is_left_when_the_kernel_is_killed(tmp_path: Path, method: str, 
 
 @pytest.mark.parametrize("method", PROCESSES)
 def test_nothing_is_left_when_the_kernel_is_killed_at_any_moment_of_a_start(tmp_path: Path, method: str) -> None:
-    for number in range(6):
+    for number in range(4):
         folder = tmp_path / str(number)
         folder.mkdir()
         session = Session(folder, STATES["starting"], method)
         try:
             session.wait_until_ready()
-            time.sleep(0.03 * number)  # no state is waited for: the moment is to be any
+            time.sleep(0.05 * number)  # no state is waited for: the moment is to be any
             session.script.kill()
             session.script.wait()
             session.expect_nothing_left()
@@ -281,7 +281,7 @@ expect_as_before(before)
     run_in_session(tmp_path, code, method)
 
 
-@pytest.mark.parametrize(("method", "n_pools"), [("forkserver", 100), ("fork", 50), ("spawn", 6)])
+@pytest.mark.parametrize(("method", "n_pools"), [("forkserver", 100), ("fork", 30), ("spawn", 4)])
 def test_100_pools_leave_nothing(tmp_path: Path, method: str, n_pools: int) -> None:
     code = f"""
 for n in range({n_pools}):

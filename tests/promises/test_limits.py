@@ -57,10 +57,9 @@ with open("/dev/null"), nbpar.WorkerPool(n_workers=1, start_method=method) as po
 """
 
 
-@pytest.mark.parametrize("n_workers", [2, 6])
 @pytest.mark.parametrize("method", WITH_WORKERS)
-def test_maps_work_when_only_64_files_may_be_open(method: str, n_workers: int) -> None:
-    assert run(FEW_FILES, method, str(n_workers)) == ("right\n[1]\n", "")
+def test_maps_work_when_only_64_files_may_be_open(method: str) -> None:
+    assert run(FEW_FILES, method, "6") == ("right\n[1]\n", "")
 
 
 @pytest.mark.parametrize("method", PROCESSES)

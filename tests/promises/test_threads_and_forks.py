@@ -13,7 +13,7 @@ import pytest
 import nbpar
 from nbpar.backends import hazards
 from nbpar.errors import OptionsError
-from tests.backends.conftest import PROCESSES, WITH_WORKERS
+from tests.backends.conftest import PROCESSES
 from tests.helpers import run_script
 
 START = """
@@ -24,6 +24,7 @@ method = sys.argv[1]
 """
 
 EXEC_BASED = ("forkserver", "spawn")
+SHARED_METHODS = ("forkserver", "fork", "threads")  # once they run, spawned workers are as those of the fork server
 
 # --- what other threads hold while a pool starts ----------------------------------------------------------------------
 
@@ -336,13 +337,13 @@ print(problems, sorted(n_done.items()), pool.map(abs, [-1]))
 """
 
 
-@pytest.mark.parametrize("method", WITH_WORKERS)
+@pytest.mark.parametrize("method", SHARED_METHODS)
 def test_threads_and_an_event_loop_share_a_pool_and_each_gets_its_own_results(method: str) -> None:
     out = run_script(START + SHARED_BY_ALL, method)
     assert out == "[] [('canceller', 1), ('loop', 1), ('mapper', 2)] [1]\n"
 
 
-@pytest.mark.parametrize("method", WITH_WORKERS)
+@pytest.mark.parametrize("method", SHARED_METHODS)
 def test_maps_run_in_the_tasks_of_a_thread_pool(method: str) -> None:
     code = """
 import warnings
@@ -361,7 +362,7 @@ print(sum(thread.name == "nbpar-dispatcher" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("cancel", [False, True])
-@pytest.mark.parametrize("method", WITH_WORKERS)
+@pytest.mark.parametrize("method", SHARED_METHODS)
 def test_a_pool_that_one_thread_shuts_down_refuses_the_others_and_none_hangs(method: str, cancel: bool) -> None:
     code = """
 cancel = sys.argv[2] == "True"
@@ -429,7 +430,7 @@ print("right")
     assert run_script(START + code, method) == "right\n"
 
 
-@pytest.mark.parametrize("method", WITH_WORKERS)
+@pytest.mark.parametrize("method", SHARED_METHODS)
 def test_an_alarm_of_the_users_own_rings_while_maps_run(method: str) -> None:
     code = """
 n_rings = 0
