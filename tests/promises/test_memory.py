@@ -168,7 +168,7 @@ def test_largest_worker_is_stopped_when_the_machine_is_nearly_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None
 ) -> None:
     full = tmp_path / "full"
-    machine = Room("the machine", 2 * GB, 100 * MB)
+    machine = Room("the machine", 4 * GB, 100 * MB)  # what a worker holds that has nothing is not worth it
     monkeypatch.setattr(memory, "rooms", lambda: [machine] if full.exists() else [])
 
     def task(n_bytes: int) -> int:
@@ -180,12 +180,12 @@ def test_largest_worker_is_stopped_when_the_machine_is_nearly_full(
         return len(held)
 
     with Pool(n_workers=2, memory_limit=limit) as pool:
-        got: Any = pool.map(task, [300 * MB, 50 * MB], on_error="return", chunk_size=1)
-        assert got[1] == 50 * MB
+        got: Any = pool.map(task, [300 * MB, 1000], on_error="return", chunk_size=1)
+        assert got[1] == 1000
         error = got[0]
         assert type(error) is TaskMemoryError
         assert str(error).startswith("item 0 = 300000000: was stopped by nbpar at 3")
-        assert str(error).endswith("the machine had 100 MB of 2 GB left, and this was the largest worker")
+        assert str(error).endswith("the machine had 100 MB of 4 GB left, and this was the largest worker")
         full.unlink()
         assert pool.map(abs, [-1, -2]) == [1, 2]
 
@@ -216,13 +216,13 @@ def test_worker_that_has_nothing_to_do_is_replaced_first(monkeypatch: pytest.Mon
                 until(replaced.exists)
             return len(held)
 
-        job = pool.map_async(task, [60 * MB, 60 * MB], chunk_size=1, progress=False)
-        until(lambda: job.n_done == 1)  # the heavy one has nothing to do any more, the other holds less
-        is_full.append(Room("the machine", 2 * GB, 100 * MB))
+        job = pool.map_async(task, [1000, 1000], chunk_size=1, progress=False)
+        until(lambda: job.n_done == 1)  # the heavy one has nothing to do any more, the other holds little
+        is_full.append(Room("the machine", 4 * GB, 100 * MB))
         until(lambda: pool.pids().get(heavy) not in (None, pid))
         is_full.clear()
         replaced.touch()
-        assert job.result(timeout=30) == [60 * MB, 60 * MB]
+        assert job.result(timeout=30) == [1000, 1000]
         assert pool.pids()[1 - heavy] == before[1 - heavy]
 
 

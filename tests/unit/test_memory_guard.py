@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbpar.backends import memory
@@ -110,6 +110,7 @@ def test_looks_come_faster_when_a_bound_is_near() -> None:
     assert guard.pace_s == LOOK_S
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine
 @given(st.integers(10**8, 10**14))
 def test_reserve_is_a_small_part_of_any_memory(total: int) -> None:
     assert total // 200_000 <= reserve_bytes(total) <= max(total // 10, 0)
@@ -119,6 +120,7 @@ def test_reserve_is_a_small_part_of_any_memory(total: int) -> None:
 READINGS = st.dictionaries(st.integers(0, 7), st.integers(0, 20 * GB), max_size=8)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine
 @given(READINGS, st.sets(st.integers(0, 7)), st.sampled_from([None, LIMIT]), st.integers(0, 16 * GB))
 def test_verdicts_are_few_and_about_workers_that_were_read(
     used: dict[int, int], busy: set[int], limit: int | None, left: int

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbpar.sizes import in_words, parse_size
@@ -53,6 +53,7 @@ def test_size_is_refused_when_it_is_none(text: str) -> None:
         parse_size(text)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine
 @given(st.integers(0, 10**18))
 def test_words_tell_the_size_to_two_figures(n_bytes: int) -> None:
     told = parse_size(in_words(n_bytes).replace("bytes", "B"))
