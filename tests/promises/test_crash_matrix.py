@@ -29,6 +29,7 @@ import psutil
 import pytest
 
 import nbpar
+from nbpar.backends.forkserver import server
 from nbpar.errors import RemoteError, SerializationError, TaskError, WorkerDiedError, WorkerStartError
 from tests.backends.conftest import METHODS, PROCESSES
 from tests.helpers import alive, run_script, until
@@ -417,11 +418,9 @@ def remains() -> Counter[str]:
         found["shared memory"] = len({line.split()[4] for line in maps if "/memfd:" in line or "/dev/shm/" in line})
     ours = ("nbpar", str(os.getpid()))
     found.update(f"file {one}" for one in Path("/dev/shm").iterdir() if any(word in one.name for word in ours))
-    from multiprocess import forkserver
-
-    if (server := forkserver._forkserver._forkserver_pid) is not None:
+    if server.pid is not None:
         with contextlib.suppress(OSError):
-            found["descriptor of the fork server"] = len(list(Path(f"/proc/{server}/fd").iterdir()))
+            found["descriptor of the fork server"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
     return found
 
 
