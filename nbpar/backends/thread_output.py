@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -32,6 +33,8 @@ class _Unfinished(threading.local):
 _mine = _Unfinished()
 _lock = threading.Lock()  # guards the routers' coming and going
 _n_users = 0
+# `print` holds no reference to the stream it writes to (CPython): one that is taken away meanwhile must live on.
+_kept: deque[_Router] = deque(maxlen=4)
 
 
 class _Router:
@@ -125,8 +128,10 @@ def renew_routes() -> None:
 def _install() -> None:
     if type(sys.stdout) is not _Router:
         sys.stdout = _Router(sys.stdout, is_stderr=False)
+        _kept.append(sys.stdout)
     if type(sys.stderr) is not _Router:
         sys.stderr = _Router(sys.stderr, is_stderr=True)
+        _kept.append(sys.stderr)
 
 
 def _go() -> None:
