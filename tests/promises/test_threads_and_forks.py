@@ -487,3 +487,12 @@ os.waitpid(stays, 0)
 print(statuses)
 """
     assert run_script(START + code, method) == "[0, 9, -9]\n"
+
+
+def test_the_kernel_may_print_while_pools_of_threads_end() -> None:
+    """`print` holds no reference to the stream that it writes to, and the pool puts the former one back."""
+    code = """
+for n in range(150):
+    print(nbpar.WorkerPool(n_workers=1, start_method=method).map(abs, [-n]))  # dropped, so it ends by and by
+"""
+    assert run_script(START + code, "threads") == "".join(f"[{n}]\n" for n in range(150))
