@@ -36,7 +36,10 @@ class OwnMemory:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.limit_bytes = setup.memory_limit_bytes
-        self.inherited_bytes = self._private() if setup.start_method == "fork" else 0
+        self.inherited_bytes = 0
+        if setup.start_method == "fork":
+            return_freed_memory()  # else it is given back later, and counts then against what tasks leave
+            self.inherited_bytes = self._private()
 
     def too_many_bytes(self, pending_bytes: int) -> int | None:
         """How much it holds if that is more than the limit; None else.

@@ -10,6 +10,7 @@ import os
 import resource
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_worker_is_replaced_after_the_task_that_left_too_much(limited: Pool) -> 
     assert note.endswith(" MB, memory_limit is 200 MB.")
     until(lambda: limited.pids().get(heavy) not in (None, before[heavy]))
     assert limited.pids()[1 - heavy] == before[1 - heavy]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks with a heap of glibc's")
+def test_what_the_kernel_had_freed_is_no_allowance_of_a_forked_worker() -> None:
+    pieces = [fill(50_000) for _ in range(3000)]  # too small for mappings of their own, which go when they are freed
+    del pieces[1::2]
+    with Pool(n_workers=1, start_method="fork", memory_limit="200MB") as pool:
+        pool.map(leave, [220 * MB])
+        (note,) = nbpar.jobs()[-1].snapshot().notes
+    assert "was replaced after its task" in note
+    assert len(pieces) == 1500
 
 
 def test_worker_that_frees_what_it_used_stays(limited: Pool) -> None:
