@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 
@@ -32,3 +33,9 @@ def _place(item: pytest.Item) -> tuple[str, str, int]:
     _, line, _ = item.reportinfo()
     parameters = item.nodeid.partition("[")[2]
     return str(item.path), parameters, line or 0
+
+
+def pytest_collection_finish() -> None:
+    """Take what is loaded by now off the garbage collector's hands: many tests have it look for what they left."""
+    gc.collect()
+    gc.freeze()
