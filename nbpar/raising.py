@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,6 @@ class PartialResults(list[Any]):
     >>> pickle.loads(pickle.dumps(PartialResults([1, 2])))
     []
     """
-
-    def __init__(self, values: Iterable[Any] = ()) -> None:
-        super().__init__(values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PartialResults, ()
@@ -61,10 +57,9 @@ def add_note(error: BaseException, note: str) -> None:
 
 def carry_results(error: Any, results: list[Any]) -> None:
     """Set ``error.results``, unless the class of a user's exception has something of that name, or refuses it."""
-    if not isinstance(error, NbparError | JobInterrupt):
-        before = getattr(error, "results", None)
-        if type(before) is not PartialResults and hasattr(error, "results"):
-            return
+    is_ours = isinstance(error, NbparError | JobInterrupt)
+    if not is_ours and type(getattr(error, "results", PartialResults())) is not PartialResults:
+        return
     with contextlib.suppress(Exception):
         error.results = PartialResults(results)
 

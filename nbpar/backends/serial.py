@@ -42,8 +42,8 @@ class _Run:
         self.work = Work(job.function, job.star, job.seed, job.options.seed is not None)
         self.n_run = 0
         self.later: list[tuple[float, int, int]] = []  # a heap of (due_s, index, attempt): failed tasks
-        # One by one: each has its own time then, and what failed need not wait for all the others.
-        self.step = 1 if job.options.timeout is not None or job.options.retries else None
+        # Then each has its own time, and what failed need not wait for all the others.
+        self.is_one_by_one = job.options.timeout is not None or job.options.retries > 0
         self.failed = False
         self.cancelled = False
 
@@ -129,9 +129,9 @@ class SerialBackend:
                     self._run_chunk(run, run.job.source.take(index, index + 1), index, attempt)
                 continue
             start, stop = waiting.pop()
-            if run.step is not None and stop - start > run.step:
-                waiting.append((start + run.step, stop))
-                stop = start + run.step
+            if run.is_one_by_one and stop - start > 1:
+                waiting.append((start + 1, stop))
+                stop = start + 1
             self._run_chunk(run, run.job.source.take(start, stop), start, 1)
 
     def _run_chunk(self, run: _Run, items: Sequence[Any], start: int, attempt: int) -> None:

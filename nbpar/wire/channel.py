@@ -94,6 +94,11 @@ class Message:
         sizes = (one.n_bytes if isinstance(one, Place) else memoryview(one).nbytes for one in self.buffers)
         return len(self.payload) + sum(sizes)
 
+    @property
+    def inline_bytes(self) -> int:
+        """The part of them that travels in the message itself, not in an arena."""
+        return len(self.payload) + sum(memoryview(one).nbytes for one in self.buffers if not isinstance(one, Place))
+
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
     """Two connected stream sockets: the kernel's end and the worker's."""

@@ -44,7 +44,7 @@ from nbpar.worker.boot import (
 )
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
-from nbpar.worker.memory import OwnMemory, in_message
+from nbpar.worker.memory import OwnMemory
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
 
 __all__ = ["run"]
@@ -307,7 +307,7 @@ class _Worker:
         report.values.clear()
         report.failures.clear()
         # Before the results: the kernel is to know it while it has the job that the task was one of.
-        is_heavy = self._tell_if_heavy(in_message(message))
+        is_heavy = self._tell_if_heavy(message.inline_bytes)
         self.sender.send(message)
         if not is_heavy:  # what travelled in the message may have had no pages, as zeros have none
             del message, encoded, buffers

@@ -10,17 +10,10 @@ import gc
 import os
 
 from nbpar.system import private_bytes
-from nbpar.wire.arena import Place
-from nbpar.wire.channel import Message
 from nbpar.wire.memory import return_freed_memory
 from nbpar.worker.boot import WorkerSetup
 
-__all__ = ["OwnMemory", "in_message"]
-
-
-def in_message(results: Message) -> int:
-    """Bytes that travel in a message itself, not in an arena."""
-    return len(results.payload) + sum(memoryview(one).nbytes for one in results.buffers if not isinstance(one, Place))
+__all__ = ["OwnMemory"]
 
 
 class OwnMemory:
