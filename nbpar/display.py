@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from nbpar.engine.events import OutputLine, Snapshot
+from nbpar.engine.events import OutputLine
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views import choose
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls

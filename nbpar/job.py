@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, Wait
-from nbpar.engine.events import Snapshot, Status
+from nbpar.engine.snapshot import Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.ledger import Ledger
 from nbpar.options import OnError

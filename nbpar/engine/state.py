@@ -9,18 +9,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nbpar.engine.events import (
-    ChunkDone,
-    Failure,
-    Lane,
-    Note,
-    Restored,
-    Snapshot,
-    Span,
-    Status,
-    WorkerEnded,
-    WorkerStarted,
-)
+from nbpar.engine.events import ChunkDone, Failure, Note, Restored, WorkerEnded, WorkerStarted
+from nbpar.engine.snapshot import Lane, Snapshot, Span, Status
 
 __all__ = ["Activity", "JobState", "StateEvent"]
 
@@ -59,7 +49,7 @@ class _Lane:
 
 
 class JobState:
-    """Folds events into what a :class:`~nbpar.engine.events.Snapshot` shows.
+    """Folds events into what a :class:`~nbpar.engine.snapshot.Snapshot` shows.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from nbpar.engine.events import View
+from nbpar.engine.snapshot import View
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls
 from nbpar.views.plain import PlainOutput

@@ -13,7 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from nbpar.engine.events import OutputLine, Snapshot
+from nbpar.engine.events import OutputLine
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views import report
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls

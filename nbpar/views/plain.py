@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import IO
 
-from nbpar.engine.events import NO_WORKER, OutputLine, Snapshot
+from nbpar.engine.events import NO_WORKER, OutputLine
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views.cell import Cell
 
 __all__ = ["PlainOutput", "label", "write_lines"]

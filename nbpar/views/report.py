@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
-from nbpar.engine.events import Failure, Lane, Snapshot
+from nbpar.engine.events import Failure
+from nbpar.engine.snapshot import Lane, Snapshot
 from nbpar.views import wording
 from nbpar.views.wording import escape
 

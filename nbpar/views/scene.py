@@ -1,7 +1,7 @@
 """Snapshots as what the dashboard's JavaScript draws: all of it, or what changed since the last tick.
 
 One message per tick, whatever the number of workers: 64 lanes as 64 messages lag by seconds, as one they do not. Pure:
-no widget here. The names on the wire are those of :class:`~nbpar.engine.events.Snapshot` and ``Lane``.
+no widget here. The names on the wire are those of :class:`~nbpar.engine.snapshot.Snapshot` and ``Lane``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import threading
 from typing import Any
 
-from nbpar.engine.events import Lane, Snapshot, Span
+from nbpar.engine.snapshot import Lane, Snapshot, Span
 from nbpar.views import wording
 
 __all__ = ["Scene"]

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any
 
-from nbpar.engine.events import OutputLine, Snapshot
+from nbpar.engine.events import OutputLine
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views import wording
 from nbpar.views.cell import Cell
 from nbpar.views.plain import label, put, write_lines

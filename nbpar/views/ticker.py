@@ -10,7 +10,8 @@ import os
 import threading
 from collections.abc import Callable
 
-from nbpar.engine.events import NO_WORKER, OutputLine, Snapshot, View
+from nbpar.engine.events import NO_WORKER, OutputLine
+from nbpar.engine.snapshot import Snapshot, View
 
 __all__ = ["Ticker", "Watch", "watch"]
 

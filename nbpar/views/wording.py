@@ -6,7 +6,8 @@ import html
 import math
 import re
 
-from nbpar.engine.events import Failure, Lane, Snapshot
+from nbpar.engine.events import Failure
+from nbpar.engine.snapshot import Lane, Snapshot
 
 __all__ = [
     "clean",

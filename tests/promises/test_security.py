@@ -22,7 +22,8 @@ import psutil
 import pytest
 
 import nbpar
-from nbpar.engine.events import Failure, Snapshot
+from nbpar.engine.events import Failure
+from nbpar.engine.snapshot import Snapshot
 from nbpar.notebook.status import status_text
 from nbpar.store import files
 from nbpar.store.journal import Journal

@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nbpar.views
-from nbpar.engine.events import Failure, Lane, OutputLine, Snapshot, Span
+from nbpar.engine.events import Failure, OutputLine
+from nbpar.engine.snapshot import Lane, Snapshot, Span
 from nbpar.views import Controls, choose, dashboard, plain, report, ticker, wording
 from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
@@ -817,7 +818,7 @@ def test_the_child_of_a_fork_has_no_watches_and_can_start_its_own() -> None:
     code = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
-from nbpar.engine.events import Snapshot
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views import ticker
 class View:
     seen = threading.Event()
