@@ -4,6 +4,7 @@
 // set as textContent. Colours come from CSS variables, so that light and dark differ in one place.
 
 const ACK_MS = 300; // a kernel that can answer does so in some 70 ms
+const PING_MS = 2000; // between two questions whether messages reach the kernel while its cell runs
 const N_FIELDS = 6; // numbers per span: begin, end, first, last, tasks, failed
 const BEGIN = 0, END = 1, FIRST = 2, LAST = 3, TASKS = 4, FAILED = 5;
 const MANY_LANES = 24; // from here on lanes are thin and without text
@@ -74,14 +75,18 @@ class Job {
     this.asked = false;
     this.acknowledged = false;
     this.cancelling = false;
+    this.asking = ""; // "pause" or "resume", until it is answered
+    this.delivers = false; // a message was answered while the cell ran
     this.gone = false;
     this.listeners = new Set();
     this.take(model.get("scene"));
     model.on("msg:custom", (content) => {
       if (content && content.scene) this.take(content.scene);
-      if (content && content.ack !== undefined && this.scene && content.ack === this.scene.job) {
-        this.acknowledged = true;
-        this.say("");
+      if (!content || !this.scene) return;
+      if (content.ack !== undefined && content.ack === this.scene.job) this.answered(content.of || "cancel");
+      if (content.pong !== undefined && content.pong === this.scene.job) {
+        this.delivers = this.delivers || this.scene.cell_is_running;
+        this.changed();
       }
     });
     model.on("change:scene", () => this.take(model.get("scene")));
@@ -92,6 +97,9 @@ class Job {
       model.send({ want: "all" });
     }
   }
+
+  // Whether a click on Pause would reach the kernel: not one whose cell blocks and leaves messages lying.
+  get canPause() { return !this.ended && Boolean(this.scene.can_pause) && (this.delivers || !this.scene.cell_is_running); }
 
   get ended() { return this.gone || !this.scene || ENDED.includes(this.scene.status); }
 
@@ -119,6 +127,30 @@ class Job {
 
   changed() { for (const listener of this.listeners) listener(); }
   say(hint) { this.hint = hint; this.changed(); }
+
+  answered(what) {
+    if (what === "cancel") this.acknowledged = true;
+    if (what === this.asking) this.asking = "";
+    this.say("");
+  }
+
+  // Asked again and again while the cell runs: the first question may have come before the kernel's handler.
+  ping() {
+    if (this.ended || this.delivers || !this.scene.cell_is_running) return;
+    this.model.send({ ping: this.scene.job });
+    setTimeout(() => this.ping(), PING_MS);
+  }
+
+  // "pause" or "resume"; both are of the job's id, so that a click that comes late hits no other job.
+  ask(what) {
+    if (this.ended || this.cancelling || this.asking) return;
+    this.asking = what;
+    this.model.send({ [what]: this.scene.job });
+    this.changed();
+    setTimeout(() => {
+      if (this.asking === what && !this.ended) this.say(`${what}s when the running cell ends`);
+    }, ACK_MS);
+  }
 
   // A message first. A kernel whose main thread is busy may leave it unanswered (ipykernel 6 and 7.4 do); then the
   // front end interrupts the cell, which ends in the same clean cancel, but only the cell that belongs to this job.
@@ -202,6 +234,9 @@ class Card {
     this.hint.setAttribute("role", "status");
     this.status = make("div", "nbpar-status", head);
     if (canCancel) {
+      this.pause = make("button", "nbpar-button", head);
+      this.pause.type = "button";
+      this.pause.onclick = () => job.ask(job.scene.status === "paused" ? "resume" : "pause");
       this.button = make("button", "nbpar-button", head);
       this.button.type = "button";
       this.button.onclick = () => job.cancel();
@@ -233,6 +268,9 @@ class Card {
     put(this.status, job.cancelling && !job.ended ? "cancelling" : scene.status);
     this.status.dataset.status = scene.status;
     if (this.button) {
+      put(this.pause, scene.status === "paused" ? "Resume" : "Pause");
+      this.pause.hidden = !job.canPause;
+      this.pause.disabled = job.cancelling || job.asking !== "";
       put(this.button, "Cancel");
       this.button.hidden = job.ended;
       this.button.disabled = job.cancelling;
@@ -390,6 +428,10 @@ export default {
     let frame = 0;
     const redraw = () => { if (!frame) frame = requestAnimationFrame(() => { frame = 0; card.draw(); }); };
     job.listeners.add(redraw);
+    if (!job.pinging) {
+      job.pinging = true; // of the model's first view alone
+      job.ping();
+    }
     const theme = new MutationObserver(redraw);
     theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
     const media = window.matchMedia("(prefers-color-scheme: dark)");

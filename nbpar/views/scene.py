@@ -46,7 +46,8 @@ class Scene:
         snapshot : Snapshot
             The job now.
         cell_is_running : bool
-            Whether the cell that started the job still runs.
+            Whether a cell runs that does nothing but wait for the job, so that an interrupt of the kernel hits no
+            other work.
         """
         with self._lock:
             before, self._snapshot = self._snapshot, snapshot
@@ -67,6 +68,7 @@ class Scene:
             "job": snapshot.job_id,
             "status": snapshot.status,
             "cell_is_running": self._running_cell,
+            "can_pause": snapshot.can_pause,
             "name": wording.clean(snapshot.name),
             "n_tasks": snapshot.n_tasks,
             "n_done": snapshot.n_done,

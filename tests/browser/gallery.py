@@ -1,0 +1,163 @@
+"""Cards on a bare page: dashboard.js on a model of the page's own, fed with scenes of snapshots made by hand.
+
+No Jupyter, no kernel. For tests of what the card draws and says, and for pictures of any state of a job::
+
+    with open_browser() as browser:
+        gallery = Gallery(browser, theme="dark", width=900)
+        card = gallery.show(snapshot)
+        card.update(later)
+        card.root.screenshot(path="card.png")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from playwright.sync_api import Browser, Locator
+
+import nbpar.views
+from nbpar.engine.snapshot import Snapshot
+from nbpar.views.scene import Scene
+
+__all__ = ["Gallery", "LiveCard", "Theme"]
+
+Theme = Literal["light", "dark"]
+
+_PAGE = """<!doctype html><meta charset="utf-8"><title>nbpar</title>
+<body style="margin: 0; padding: 12px; background: var(--page)"><main></main></body>"""
+
+# A stand-in for anywidget's model: what the card sends is kept, what the test sends arrives like a message.
+_STUB = """async (source) => {
+  const { default: widget } = await import("data:text/javascript;base64," + source);
+  window.cards = [];
+  window.show = (scene, canCancel) => {
+    const listeners = {}, sent = [];
+    const model = {
+      get: (name) => ({ scene, can_cancel: canCancel })[name],
+      on: (events, listener) => {
+        for (const event of events.split(" ")) (listeners[event] = listeners[event] || []).push(listener);
+      },
+      off: () => {},
+      send: (content) => sent.push(content),
+    };
+    const el = document.createElement("div");
+    document.querySelector("main").append(el);
+    if (widget.initialize) widget.initialize({ model });
+    const close = widget.render({ model, el });
+    const tell = (content) => { for (const listener of listeners["msg:custom"] || []) listener(content, []); };
+    window.cards.push({ el, sent, tell, close, model });
+    return window.cards.length - 1;
+  };
+}"""
+
+
+class Gallery:
+    """A page with cards on it.
+
+    Parameters
+    ----------
+    browser : Browser
+        Opens the page.
+    theme : {"light", "dark"}
+        As JupyterLab marks its pages.
+    width : int
+        Of the page, in CSS pixels; a card has 24 less.
+    scale : float
+        Device pixels for each.
+    reduced_motion : bool
+        Whether the user's system asks for it.
+    """
+
+    def __init__(
+        self,
+        browser: Browser,
+        *,
+        theme: Theme = "light",
+        width: int = 900,
+        scale: float = 1.0,
+        reduced_motion: bool = False,
+    ) -> None:
+        self.page = browser.new_page(
+            viewport={"width": width, "height": 800},
+            device_scale_factor=scale,
+            reduced_motion="reduce" if reduced_motion else "no-preference",
+        )
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.set_content(_PAGE)
+        self.set_theme(theme)
+        source = Path(nbpar.views.__file__).with_name("dashboard.js").read_bytes()
+        self.page.evaluate(_STUB, _base64(source))
+
+    def set_theme(self, theme: Theme) -> None:
+        """Switch the page, as the notebook's user does in the settings."""
+        self.page.evaluate(
+            """(theme) => {
+                document.body.dataset.jpThemeLight = String(theme === "light");
+                document.body.style.setProperty("--page", theme === "light" ? "#ffffff" : "#111418");
+            }""",
+            theme,
+        )
+
+    def show(
+        self,
+        snapshot: Snapshot,
+        *,
+        cell_is_running: bool = True,
+        can_cancel: bool = True,
+    ) -> LiveCard:
+        """Draw a job on the page, below the others."""
+        return LiveCard(self, snapshot, cell_is_running=cell_is_running, can_cancel=can_cancel)
+
+    def close(self) -> None:
+        """Close the page."""
+        self.page.close()
+
+
+class LiveCard:
+    """One card; :meth:`Gallery.show` makes it.
+
+    ``root`` is its place in the page, ``scene`` what the kernel would keep of it.
+    """
+
+    def __init__(self, gallery: Gallery, snapshot: Snapshot, *, cell_is_running: bool, can_cancel: bool) -> None:
+        self.page = gallery.page
+        self.scene = Scene()
+        self._cell_is_running = cell_is_running
+        self.scene.change(snapshot, cell_is_running=cell_is_running)
+        full = json.loads(json.dumps(self.scene.full()))
+        self._index: int = self.page.evaluate("([scene, can]) => window.show(scene, can)", [full, can_cancel])
+        self.root: Locator = self.page.locator(".nbpar-card").nth(self._index)
+        self.drawn()
+
+    def update(self, snapshot: Snapshot, *, cell_is_running: bool | None = None) -> None:
+        """Send what changed, as a tick does."""
+        if cell_is_running is not None:
+            self._cell_is_running = cell_is_running
+        self.tell({"scene": self.scene.change(snapshot, cell_is_running=self._cell_is_running)})
+
+    def tell(self, content: dict[str, Any]) -> None:
+        """Let a message of the kernel arrive, and wait until it is drawn."""
+        self.page.evaluate(
+            "([i, content]) => window.cards[i].tell(content)", [self._index, json.loads(json.dumps(content))]
+        )
+        self.drawn()
+
+    def drawn(self) -> None:
+        """Wait until everything that has arrived is on the screen: two frames."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        """What the card has sent to the kernel so far."""
+        sent: list[dict[str, Any]] = self.page.evaluate("(i) => window.cards[i].sent", self._index)
+        return sent
+
+
+def _base64(data: bytes) -> str:
+    from base64 import b64encode
+
+    return b64encode(data).decode()
