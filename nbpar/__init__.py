@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         track,
     )
     from nbpar.future import TaskFuture
+    from nbpar.insights import JobInsights
     from nbpar.job import Job
     from nbpar.notebook import load_ipython_extension, unload_ipython_extension
     from nbpar.pool import WorkerPool
@@ -58,6 +59,7 @@ __all__ = [
     "InternalError",
     "Job",
     "JobCancelledError",
+    "JobInsights",
     "JobInterrupt",
     "NbparError",
     "OptionsError",
@@ -92,6 +94,7 @@ __all__ = [
 
 _HOMES = {
     "Job": "nbpar.job",
+    "JobInsights": "nbpar.insights",
     "Shared": "nbpar.wire.shared",
     "TaskFuture": "nbpar.future",
     "WorkerPool": "nbpar.pool",

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, Wait
 from nbpar.engine.snapshot import Snapshot, Status
@@ -21,6 +21,9 @@ from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results, 
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Waiters, until_done
 from nbpar.worker.context import current_context
+
+if TYPE_CHECKING:
+    from nbpar.insights import JobInsights
 
 __all__ = ["Job"]
 
@@ -345,6 +348,23 @@ class Job(Ledger[R]):
         activities = {} if self._over.is_set() else self._backend.activities(self.id)
         with self._lock:
             return self._state.snapshot(time.perf_counter(), activities)
+
+    @property
+    def insights(self) -> JobInsights:
+        """Where its time went, as of now or of its end: print it, or take its numbers; see :class:`JobInsights`.
+
+        Examples
+        --------
+        >>> import nbpar
+        >>> with nbpar.WorkerPool(n_workers=1, start_method="threads") as pool:
+        ...     job = pool.map_async(abs, [-1, -2])
+        ...     _ = job.result()
+        >>> job.insights.n_done, job.insights.n_failed
+        (2, 0)
+        """
+        from nbpar.insights import JobInsights
+
+        return JobInsights.of(self.snapshot())
 
     # --- for the blocking calls ---------------------------------------------------------------------------------------
 

@@ -65,11 +65,13 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> [duration(t) for t in (0.0421, 2.34, 75, 7500, 200_000)]
-    ['42 ms', '2.3 s', '1 min 15 s', '2 h 5 min', '2 d 8 h']
+    >>> [duration(t) for t in (0.000_012, 0.0421, 2.34, 75, 7500, 200_000)]
+    ['12 µs', '42 ms', '2.3 s', '1 min 15 s', '2 h 5 min', '2 d 8 h']
     """
     if not math.isfinite(seconds) or seconds < 0:
         return "?"
+    if 0 < seconds < 0.0009995:
+        return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
