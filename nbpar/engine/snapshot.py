@@ -31,7 +31,10 @@ Status = Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
 
 
 class Span(NamedTuple):
-    """A stretch of a worker's lane: tasks ``first`` to ``last`` (both included) between two times in seconds."""
+    """A stretch of a worker's lane: tasks ``first`` to ``last`` (both included) between two times in seconds.
+
+    `sent_bytes` and `received_bytes` are the size of their arguments and of their results.
+    """
 
     begin_s: float
     end_s: float
@@ -39,6 +42,8 @@ class Span(NamedTuple):
     last: int
     n_tasks: int
     n_failed: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 class Usage(NamedTuple):

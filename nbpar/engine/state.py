@@ -192,7 +192,8 @@ class JobState:
         lane.busy_s += event.end_s - event.begin_s
         begin_s = max(0.0, event.begin_s - self._begin_s)
         end_s = max(begin_s, event.end_s - self._begin_s)
-        lane.spans.append(Span(begin_s, end_s, event.start, event.stop - 1, n_tasks, event.n_failed))
+        n_bytes = event.sent_bytes, event.received_bytes
+        lane.spans.append(Span(begin_s, end_s, event.start, event.stop - 1, n_tasks, event.n_failed, *n_bytes))
         if len(lane.spans) > MAX_SPANS:
             lane.spans = _merge_pairs(lane.spans)
 
@@ -224,5 +225,6 @@ def _merge_pairs(spans: list[Span]) -> list[Span]:
     for left, right in zip(spans[::2], spans[1::2], strict=False):
         first, last = min(left.first, right.first), max(left.last, right.last)
         n_tasks, n_failed = left.n_tasks + right.n_tasks, left.n_failed + right.n_failed
-        merged.append(Span(left.begin_s, right.end_s, first, last, n_tasks, n_failed))
+        n_bytes = left.sent_bytes + right.sent_bytes, left.received_bytes + right.received_bytes
+        merged.append(Span(left.begin_s, right.end_s, first, last, n_tasks, n_failed, *n_bytes))
     return merged + spans[len(merged) * 2 :]
