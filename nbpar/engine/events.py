@@ -15,9 +15,11 @@ __all__ = [
     "NO_WORKER",
     "ChunkDone",
     "Failure",
+    "LostUpdate",
     "Note",
     "OutputLine",
     "Restored",
+    "SentAgain",
     "WorkerEnded",
     "WorkerStarted",
 ]
@@ -99,6 +101,20 @@ class Restored(NamedTuple):
     """So many results of a job did not have to be computed: its checkpoint had them, or the job that it goes on."""
 
     n_tasks: int
+
+
+class SentAgain(NamedTuple):
+    """A large buffer went to workers `n_times` by now within one job; `what` names it for people."""
+
+    what: str
+    n_bytes: int
+    n_times: int
+
+
+class LostUpdate(NamedTuple):
+    """Tasks have changed objects of the notebook by these names in their worker, where the change is lost."""
+
+    names: tuple[str, ...]
 
 
 NO_WORKER = -1

@@ -47,11 +47,15 @@ class Span(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a worker used at a moment: memory of its own, and cores (1.0 is one) since the sample before."""
+    """What a worker used at a moment: memory of its own, and cores (1.0 is one) since the sample before.
+
+    `other_cpu` is the part of `cpu` that went to threads beside the one that runs tasks: those of BLAS, of a library.
+    """
 
     at_s: float
     memory_bytes: int
     cpu: float
+    other_cpu: float = 0.0
 
 
 class Times(NamedTuple):
@@ -151,6 +155,8 @@ class Facts(NamedTuple):
         For each worker, as the user has set it.
     n_short_pools : int
         Pools that were made, ran a job or two and were shut down within the last minute, this one included.
+    usable_memory_bytes : int or None
+        What the machine has, or its container may use.
     """
 
     start_method: str
@@ -159,6 +165,7 @@ class Facts(NamedTuple):
     blas_threads: int | None = None
     memory_limit_bytes: int | None = None
     n_short_pools: int = 0
+    usable_memory_bytes: int | None = None
 
 
 class Lane(NamedTuple):
@@ -258,9 +265,13 @@ class Snapshot(NamedTuple):
     facts : Facts or None
         Of the pool.
     advice : tuple of str
-        What would make the job faster, one sentence each, the weightiest first.
+        What would make the job faster, one sentence each, the weightiest first. That an update was lost is also in
+        `aloud`, and not in `notes`.
     profile : Profile or None
         When it was asked for, once the job has ended.
+    threads_cpu : float or None
+        Cores that the threads of a pool of threads used or waited for, all together, since the job was first looked
+        at; None for other pools and where the system does not tell.
     """
 
     job_id: int
@@ -287,6 +298,7 @@ class Snapshot(NamedTuple):
     facts: Facts | None = None
     advice: tuple[str, ...] = ()
     profile: Profile | None = None
+    threads_cpu: float | None = None
 
     @property
     def ended(self) -> bool:
