@@ -5,13 +5,13 @@ Columns of which nothing is known are left out, so that the table of a threads p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from nbpar.engine.insights import Insights, WorkerRow
 from nbpar.views.wording import clean, duration, percent
 
-__all__ = ["insights_text", "size"]
+__all__ = ["NOTHING", "aligned", "insights_text", "size", "worker_cells"]
 
 MAX_ROWS = 32
 """Workers that get a line; of more, only the busiest and the least busy would be looked at anyhow."""
@@ -103,11 +103,34 @@ def _head(insights: Insights) -> list[str]:
 
 
 def _table(rows: Sequence[WorkerRow]) -> list[str]:
+    return aligned(worker_cells(rows))
+
+
+def worker_cells(rows: Sequence[WorkerRow], *, without: Collection[str] = ()) -> list[list[str]]:
+    """The table of workers: the headings, then a list of cells for each.
+
+    Parameters
+    ----------
+    rows : sequence of WorkerRow
+        At least one.
+    without : collection of str
+        Headings of columns to leave out.
+    """
     columns = []
     for heading, field, write, always in _COLUMNS:
         values = [getattr(row, field) for row in rows]
-        if always or any(values):
-            cells = [heading, *(NOTHING if value is None else write(value) for value in values)]
-            width = max(map(len, cells))
-            columns.append([cell.rjust(width) for cell in cells])
-    return ["  ".join(cells) for cells in zip(*columns, strict=True)]
+        if heading not in without and (always or any(values)):
+            columns.append([heading, *(NOTHING if value is None else write(value) for value in values)])
+    return [list(cells) for cells in zip(*columns, strict=True)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, each column to the right.
+
+    Examples
+    --------
+    >>> aligned([["worker", "tasks"], ["0", "1,200"], ["1", "7"]])
+    ['worker  tasks', '     0  1,200', '     1      7']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
