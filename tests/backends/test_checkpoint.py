@@ -7,6 +7,7 @@ import enum
 import gc
 import os
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -336,7 +337,8 @@ def test_a_result_that_cannot_be_kept_is_given_and_said_once(pool: nbpar.WorkerP
     found = pool.map(lambda x: threading.Lock() if x % 2 else x, range(6), checkpoint=path)
     assert found[::2] == [0, 2, 4] and count(path) == 3
     (note,) = notes()
-    assert note.startswith("The result of item 1 cannot be kept in sweep.db (TypeError: cannot pickle '_thread.lock'")
+    item = r"The result of item [135] cannot be kept in sweep\.db \(TypeError: cannot pickle '_thread\.lock'"
+    assert re.match(item, note)  # whichever ends first
     assert note.endswith("such tasks run again next time.")
 
 
