@@ -1,25 +1,27 @@
-"""Between a job and its view: lines that wait to be shown, and the moment from which there is something to draw.
+"""Between a job and its views: lines that wait to be shown, and the moment from which there is something to draw.
 
-Owned by each :class:`nbpar.job.Job` and :class:`nbpar.future.TaskFuture`. What bounds the lines: 1 MB; what is beyond
-is counted and said.
+Owned by each :class:`nbpar.job.Job` and :class:`nbpar.future.TaskFuture`. What bounds the lines: 1 MB for each view;
+what is beyond is counted and said.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from nbpar.engine.events import OutputLine
+from nbpar.engine.events import NO_WORKER, OutputLine
 from nbpar.engine.snapshot import Snapshot
 from nbpar.views import choose
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls
-from nbpar.views.plain import PlainOutput
+from nbpar.views.plain import PlainOutput, put, write_lines
 from nbpar.views.ticker import Watch, watch
 
-__all__ = ["Display", "Lines", "watch_job", "watch_lines"]
+__all__ = ["Display", "Lines", "picture", "show", "watch_job", "watch_lines"]
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -31,7 +33,8 @@ class Lines:
         self._lines: deque[OutputLine] = deque()
         self._n_bytes = 0
         self._n_dropped = 0
-        self._lock = threading.Lock()  # guards the three above
+        self._followers: list[Lines] = []
+        self._lock = threading.Lock()  # guards the four above
 
     def put(self, line: OutputLine) -> None:
         """Add a line, or count it as dropped."""
@@ -41,6 +44,15 @@ class Lines:
             else:
                 self._lines.append(line)
                 self._n_bytes += len(line.text) + 50
+            for follower in self._followers:
+                follower.put(line)
+
+    def follow(self) -> Lines:
+        """The lines from now on once more, for a further view."""
+        follower = Lines()
+        with self._lock:
+            self._followers.append(follower)
+        return follower
 
     def take(self) -> list[OutputLine]:
         """All lines since the last call."""
@@ -55,7 +67,7 @@ class Lines:
 
 
 class Display:
-    """The view of one job, made when there is something to show: the job has lasted, or a task has written.
+    """The views of one job. The first is made when there is something to show: it has lasted, or a task has written.
 
     Parameters
     ----------
@@ -65,25 +77,114 @@ class Display:
 
     def __init__(self, make: Callable[[], Watch]) -> None:
         self._make = make
-        self._watch: Watch | None = None
-        self._lock = threading.Lock()  # guards making the watch once
+        self._has_begun = False
+        self._watches: list[Watch] = []
+        self._is_over = False
+        self._lock = threading.Lock()  # guards the three above
+        self._waited_in: Cell | None = None
+        self.card_in: Cell | None = None  # where the first view draws
 
     def begin(self) -> None:
         """There is something to show: have the job watched from now on."""
         with self._lock:
-            if self._watch is None:
-                self._watch = self._make()
+            if self._has_begun:
+                return
+            self._has_begun = True
+            self._watches.append(self._make())
+        if self._is_over:
+            self.finish(wait=False)
+
+    def add(self, watch: Watch) -> None:
+        """Have a further view end with the job."""
+        with self._lock:
+            self._watches.append(watch)
+        if self._is_over:
+            self.finish(wait=True)
 
     def finish(self, *, wait: bool) -> None:
         """The job has ended; with `wait`, what there is to see has been drawn when this returns."""
-        if self._watch is not None:
-            self._watch.finish(wait=wait)
+        self._is_over = True
+        for one in tuple(self._watches):
+            one.finish(wait=wait)
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """While this lasts a user's thread does nothing but wait for the job."""
+        # Other threads are not interrupted with the kernel. The cell tells whether it still runs, so what an interrupt
+        # leaves here between two lines does no harm.
+        if threading.current_thread() is threading.main_thread():
+            self._waited_in = Cell.current()
+        try:
+            yield
+        finally:
+            self._waited_in = None
+
+    @property
+    def is_in_this_cell(self) -> bool:
+        """Whether the cell that runs now has a picture of the job, or will once the job has lasted."""
+        return self.card_in is not None and self.card_in.is_current
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the kernel's main thread does nothing else."""
+        cell = self._waited_in
+        return cell is not None and cell.is_running
 
 
 def watch_job(job: Any, progress: bool | None, cell: Cell | None) -> Watch:
     """Begin to show a job, below the cell that it came from."""
-    controls = Controls(cancel=lambda: _ignore(job.cancel()), pause=job.pause, resume=job.resume)
-    return watch(choose(progress, cell=cell, controls=controls), job.snapshot, job.take_lines)
+    view = choose(progress, cell=cell, controls=_controls(job, cell))
+    is_background = job.is_held and cell is not None
+    if not isinstance(view, PlainOutput):
+        job._display.card_in = cell
+    elif is_background:
+        view = _FailureLine(cell)
+    return watch(view, job.snapshot, job.take_lines, tells_failure=is_background)
+
+
+def _controls(job: Any, cell: Cell | None) -> Controls:
+    def is_waited_for() -> bool:
+        # The cell of a blocking call waits for its job all the time, that of another one as long as it says so.
+        return job.is_waited_for or (not job.is_held and cell is not None and cell.is_running)
+
+    return Controls(lambda: _ignore(job.cancel()), job.pause, job.resume, is_waited_for)
+
+
+class _FailureLine(PlainOutput):
+    """No picture of a background job, but a line when it fails: nothing else might ever say so."""
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Say it."""
+        if snapshot.status == "failed":
+            from nbpar.views.wording import clean, failure_text  # not needed where all goes well
+
+            why = [f"item {failure.index}: {failure_text(failure)}" for failure in snapshot.failures[:1]]
+            text = ": ".join([f"job {snapshot.job_id}, {clean(snapshot.name)}, failed", *(why or snapshot.notes[-1:])])
+            write_lines([OutputLine(NO_WORKER, None, "stderr", text)], self._cell)
+
+
+def show(job: Any, display: Display, lines: Lines) -> None:
+    """Draw a job once more, in the cell that runs now; outside a notebook write it as text."""
+    from nbpar.views.dashboard import Dashboard
+
+    cell, snapshot = Cell.current(), job.snapshot()
+    view = None if cell is None else choose(True, cell=cell, controls=_controls(job, cell))
+    if not isinstance(view, Dashboard):
+        put(sys.stdout, picture(snapshot)["text/plain"] + "\n")
+    elif snapshot.ended:
+        view.close(snapshot)
+    else:
+        view.is_copy = True
+        further = watch(view, job.snapshot, lines.follow().take)
+        further.open()
+        display.add(further)
+
+
+def picture(snapshot: Snapshot) -> dict[str, str]:
+    """What stays of a job, as HTML and as text."""
+    from nbpar.views import report
+
+    return {"text/html": report.to_html(snapshot), "text/plain": report.to_text(snapshot)}
 
 
 def watch_lines(future: Any, cell: Cell | None) -> Watch:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, Wait
+from nbpar.display import picture, show
 from nbpar.engine.snapshot import Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.ledger import Ledger
@@ -71,6 +72,7 @@ class Job(Ledger[R]):
             job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, on_error=on_error, make_watch=make_watch
         )
         self._backend = backend
+        self._state.can_pause = backend.can_pause
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
         self.is_taken = False  # whether a blocking call has given the results to its caller
         self._retry: Callable[[Job[R]], Job[R]] | None = None  # set by the pool
@@ -158,8 +160,10 @@ class Job(Ledger[R]):
         bool
             Whether the job has ended.
         """
-        ended = self._over.wait(timeout)
-        if ended:
+        if not self._over.is_set():
+            with self._display.waited_for():
+                self._over.wait(timeout)
+        if ended := self._over.is_set():
             self._display.finish(wait=True)
         return ended
 
@@ -299,7 +303,8 @@ class Job(Ledger[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[R]:
-        await until_done(self.add_done_callback)
+        with self._display.waited_for():
+            await until_done(self.add_done_callback)
         try:
             return self.result()
         except StopIteration as error:
@@ -314,7 +319,8 @@ class Job(Ledger[R]):
                     if outcomes.has(index) or self._over.is_set():
                         break
                     waiter = self._waiters.add()
-                Waiters.wait(waiter)
+                with self._display.waited_for():
+                    Waiters.wait(waiter)
             is_there, value = outcomes.get(index)
             if is_there:
                 yield value
@@ -342,6 +348,25 @@ class Job(Ledger[R]):
         with self._lock:
             failed = f", {n_failed} failed" if (n_failed := self._state.n_failed) else ""
         return f"<Job {self.id} {self.name!r}: {self.status}, {self.n_done}{of} tasks{failed}>"
+
+    def show(self) -> None:
+        """Draw the job in the cell that runs now, wherever it came from; outside a notebook, write it as text.
+
+        While it runs it is a live card, beside others that there are of it; once it has ended, the picture that stays.
+
+        Examples
+        --------
+        >>> import nbpar
+        >>> with nbpar.WorkerPool(start_method="serial") as pool:
+        ...     pool.map_async(abs, [-1, -2], name="both").show()  # doctest: +ELLIPSIS
+        both: done, 2 of 2 tasks...
+        """
+        show(self, self._display, self._lines)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What Jupyter draws of a cell's last expression."""
+        bundle = {"text/plain": repr(self)}
+        return bundle if self._display.is_in_this_cell else {**picture(self.snapshot()), **bundle}
 
     def snapshot(self) -> Snapshot:
         """An immutable picture of the job now, for views."""

@@ -103,6 +103,8 @@ class Ledger(Generic[R]):
             if self._over.is_set():
                 return
             self._error = error
+            if status == "failed" and error is not None:  # no task's, which would be among the failures
+                self._state.apply(Note(f"{type(error).__name__}: {error}"))
             self._pool = None
             self._recipe = None if self._recipe is None else self._recipe.ended(status)
             self._state.finish(status, time.perf_counter())
@@ -149,6 +151,11 @@ class Ledger(Generic[R]):
     def show_now(self) -> None:
         """Begin to show the job without waiting to see whether it lasts."""
         self._display.begin()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the kernel's main thread does nothing but wait for this job."""
+        return self._display.is_waited_for
 
     # --- what the reader of a stream asks (nbpar.streaming) -----------------------------------------------------------
 

@@ -243,7 +243,7 @@ class WorkerPool:
         options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
         __tracebackhide__ = True
         job: Job[R] = self._start(function, iterables, options, is_held=True)
-        if not job.done():
+        if not job.done() or job.status == "failed":  # nobody may ever ask for its result
             job.show_now()
         return job
 
@@ -421,7 +421,7 @@ class WorkerPool:
         checkpoint = self._open_checkpoint(recipe.function, recipe.options, star=recipe.star, is_streamed=False)
         if checkpoint is not None:
             checkpoint.go_on(recipe.checkpoint)
-        return self._begin(
+        again = self._begin(
             recipe.function,
             source,
             job.n_tasks,
@@ -432,6 +432,8 @@ class WorkerPool:
             before=job,
             seed=recipe.seed,
         )
+        again.show_now()
+        return again
 
     def _open_checkpoint(
         self, function: Callable[..., Any], options: JobOptions, *, star: bool, is_streamed: bool

@@ -64,6 +64,7 @@ class JobState:
         self.name = name
         self.n_tasks = n_tasks
         self.status: Status = "waiting"
+        self.can_pause = True
         self._n_done = 0
         self._n_failed = 0
         self._unfolded: list[StateEvent] = []  # bounded by MAX_UNFOLDED: most jobs end before anyone looks at them
@@ -160,6 +161,7 @@ class JobState:
             lanes=lanes,
             failures=tuple(self._failures),
             notes=tuple(self._notes),
+            can_pause=self.can_pause,
             n_restored=self._n_restored,
             aloud=tuple(self._aloud),
         )

@@ -72,6 +72,11 @@ class Cell:
         """Whether this cell still runs, so that an interrupt of the kernel would reach it and no other."""
         return bool(self._shell.execution_count == self._execution_count)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether what the calling thread displays goes to this cell."""
+        return bool(self._shell.get_parent() == self._parent)
+
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Let what the calling thread prints and displays go to this cell; the thread's own setting comes back after.

@@ -21,3 +21,5 @@ class Controls(NamedTuple):
     cancel: Callable[[], None]
     pause: Callable[[], None]
     resume: Callable[[], None]
+    is_waited_for: Callable[[], bool] = lambda: True
+    """Whether the kernel does nothing but wait for the job, as far as the job knows: may it be interrupted for it?"""

@@ -41,6 +41,7 @@ class Dashboard:
     """
 
     shows_notes = True  # so they need not be written out
+    is_copy = False  # whether another view writes the job's lines into its cell
 
     def __init__(self, cell: Cell, controls: Controls | None, *, live: bool = True) -> None:
         self._cell = cell
@@ -49,6 +50,7 @@ class Dashboard:
         self._scene = Scene()
         self._link = _Link(self._scene, controls)
         self._widget: Any = None
+        self._is_shown = False
         self._next_html_s = 0.0
         self._next_full_s = 0.0
 
@@ -57,13 +59,14 @@ class Dashboard:
         now_s = monotonic()
         self._next_html_s, self._next_full_s = now_s + HTML_PERIOD_S, now_s + FULL_PERIOD_S
         bundle = _static(snapshot)
-        if self._live:
+        self._is_shown = True
+        if self._live and not snapshot.ended:
             try:
                 widget_class = _widget_class()
             except ImportError:
                 self._live = False
             else:
-                self._scene.change(snapshot, cell_is_running=self._cell.is_running)
+                self._scene.change(snapshot, cell_is_running=self._is_waited_for())
                 with self._cell.enter():
                     self._widget = widget_class(self._link)
                     bundle |= self._widget.view_bundle()
@@ -77,28 +80,33 @@ class Dashboard:
                 self._next_html_s = now_s + HTML_PERIOD_S
                 self._cell.publish(_static(snapshot), self._display_id, update=True)
             return
-        message = self._scene.change(snapshot, cell_is_running=self._cell.is_running)
+        message = self._scene.change(snapshot, cell_is_running=self._is_waited_for())
         if self._link.wants_all or now_s >= self._next_full_s:
             self._next_full_s = now_s + FULL_PERIOD_S
             self._link.wants_all = False
             message = self._scene.full()
         self._widget.send({"scene": message})
 
+    def _is_waited_for(self) -> bool:
+        controls = self._link.controls
+        return controls is not None and controls.is_waited_for()
+
     def write(self, lines: list[OutputLine]) -> None:
         """Write workers' lines into the cell."""
-        write_lines(lines, self._cell)
+        if not self.is_copy:
+            write_lines(lines, self._cell)
 
     def close(self, snapshot: Snapshot) -> None:
         """Replace the card by the picture that stays, and give the widget's comm back."""
         widget, self._widget = self._widget, None
         if widget is not None:  # first: a click under way must see that there is nothing left to cancel
             self._link.has_ended = True
-            message = self._scene.change(snapshot, cell_is_running=self._cell.is_running)
+            message = self._scene.change(snapshot, cell_is_running=self._is_waited_for())
             if self._link.wants_all or self._link.was_restored:  # no update comes after this one
                 message = self._scene.full()
             widget.send({"scene": message})
         # Nothing of a widget may stay in the saved output: a trusted reopen would show "model not found" instead.
-        self._cell.publish(_static(snapshot), self._display_id, update=True)
+        self._cell.publish(_static(snapshot), self._display_id, update=self._is_shown)
         # On a page that was reloaded JupyterLab has forgotten the display id, so the picture did not get there; closing
         # the widget would leave nothing. There the card stays, showing the end.
         if widget is not None and not self._link.was_restored:
@@ -129,10 +137,15 @@ class _Link:
             self.wants_all = True
             if self.has_ended:
                 widget.send({"scene": self.scene.full()})
-        job_id = content.get("cancel")
-        if job_id is not None and job_id == self.scene.job_id and self.controls is not None:
-            self.controls.cancel()
-            widget.send({"ack": job_id})
+        job_id = self.scene.job_id
+        if job_id is None or self.controls is None:
+            return
+        for verb in ("cancel", "pause", "resume"):
+            if content.get(verb) == job_id:
+                getattr(self.controls, verb)()  # first: whoever sees the answer may count on it
+                widget.send({"ack": job_id, "of": verb})
+        if content.get("ping") == job_id:
+            widget.send({"pong": job_id})
 
 
 @cache

@@ -28,11 +28,13 @@ class Watch:
         view: View,
         snapshot: Callable[[], Snapshot],
         lines: Callable[[], list[OutputLine]],
+        tells_failure: bool,
     ) -> None:
         self._ticker = ticker
         self._view = view
         self._snapshot = snapshot
         self._lines = lines
+        self._tells_failure = tells_failure
         # Held while the view is called: the ticker's thread and the one that ends the job never draw at once.
         self._lock = threading.RLock()
         self._opened = False
@@ -63,6 +65,12 @@ class Watch:
             if not self._over:
                 self._guard(self._draw)
 
+    def open(self) -> None:
+        """Draw at once, however young the job is."""
+        with self._lock:
+            if not (self._over or self._opened):
+                self._guard(lambda: self._open(self._snapshot()))
+
     def abandon(self) -> None:
         """Never draw again; in the child of a fork, where the lock may be held by a thread that is not there."""
         self._lock = threading.RLock()
@@ -84,14 +92,19 @@ class Watch:
         if self._opened:
             self._view.update(snapshot)
         elif snapshot.elapsed_s >= OPEN_AFTER_S:
-            self._opened = True
-            self._view.open(snapshot)
+            self._open(snapshot)
         if self._opened:
             self._say(snapshot)
+
+    def _open(self, snapshot: Snapshot) -> None:
+        self._opened = True
+        self._view.open(snapshot)
 
     def _draw_end(self) -> None:
         self._write()
         snapshot = self._snapshot()
+        if self._tells_failure and snapshot.status == "failed" and not self._opened:
+            self._open(snapshot)
         self._say(snapshot)
         if self._opened:
             self._view.close(snapshot)
@@ -135,9 +148,16 @@ class Ticker:
         self._lock = threading.Lock()  # guards the two above; never held while a view is called
         self._woken = threading.Event()
 
-    def watch(self, view: View, snapshot: Callable[[], Snapshot], lines: Callable[[], list[OutputLine]]) -> Watch:
+    def watch(
+        self,
+        view: View,
+        snapshot: Callable[[], Snapshot],
+        lines: Callable[[], list[OutputLine]],
+        *,
+        tells_failure: bool = False,
+    ) -> Watch:
         """See :func:`watch`."""
-        new = Watch(self, view, snapshot, lines)
+        new = Watch(self, view, snapshot, lines, tells_failure)
         with self._lock:
             self._watches.append(new)
             if self._thread is None:
@@ -194,7 +214,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ticker.after_fork)
 
 
-def watch(view: View, snapshot: Callable[[], Snapshot], lines: Callable[[], list[OutputLine]]) -> Watch:
+def watch(
+    view: View,
+    snapshot: Callable[[], Snapshot],
+    lines: Callable[[], list[OutputLine]],
+    *,
+    tells_failure: bool = False,
+) -> Watch:
     """Keep `view` up to date until :meth:`Watch.finish`.
 
     Parameters
@@ -205,10 +231,12 @@ def watch(view: View, snapshot: Callable[[], Snapshot], lines: Callable[[], list
         Gives the job's snapshot now; called from the ticker's thread and from the one that finishes.
     lines : callable
         Gives the lines that workers wrote since it was last called, [] when there are none.
+    tells_failure : bool
+        Draw a job that has failed also when it was short: nobody may be waiting for its exception.
 
     Returns
     -------
     Watch
         Whoever ends the job, or waits for it, calls its ``finish``.
     """
-    return _ticker.watch(view, snapshot, lines)
+    return _ticker.watch(view, snapshot, lines, tells_failure=tells_failure)

@@ -428,7 +428,7 @@ def test_cancel_is_acknowledged_and_only_for_this_job(live: Any) -> None:
     assert sent == []
     widget._handle_custom_msg({"cancel": 7}, [])
     assert clicks.n_cancelled == 1
-    assert sent == [{"ack": 7}]
+    assert sent == [{"ack": 7, "of": "cancel"}]
 
 
 def test_at_the_end_only_the_static_picture_stays(live: Any) -> None:
