@@ -23,6 +23,7 @@ from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerSta
 from nbpar.options import PoolOptions
 from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
+from nbpar.worker.bars import catch_bars
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
 from nbpar.worker.execute import Report, Work, run_chunk, unwrapped
 
@@ -79,6 +80,7 @@ class SerialBackend:
             raise PoolClosedError("this pool was shut down; make another one")
         if not self._began:
             self._begin()
+        catch_bars(own_process=False)
         self._runs[job.job_id] = _Run(job, self._context)
         now_s = time.perf_counter()
         job.sink.apply(WorkerStarted(self._worker_id, os.getpid(), now_s, now_s))

@@ -25,6 +25,7 @@ from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
 from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
+from nbpar.worker.bars import catch_bars
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
 from nbpar.worker.execute import Report, Unusable, Work, run_chunk, unwrapped
 
@@ -75,6 +76,7 @@ class ThreadWorkers:
     def prepare(self, job: JobSpec) -> _Prepared:
         """Nothing is pickled."""
         renew_routes()
+        catch_bars(own_process=False)
         work = Work(job.function, job.star, job.seed, job.options.seed is not None)
         return _Prepared(work, getattr(job.function, "__code__", None))
 

@@ -106,7 +106,7 @@ class Slot:
     def begin_chunk(self, chunk_id: int) -> None:
         """The worker has taken up a chunk; no task of it runs yet."""
         words = self.words
-        words[TASK] = 0
+        words[TASK] = words[TRACK_TOTAL] = 0
         words[BLOCK] = 1
         words[SINCE_NS] = time.perf_counter_ns()
         words[CHUNK] = chunk_id
@@ -125,7 +125,7 @@ class Slot:
 
     def track(self, n_done: int, n_total: int | None) -> None:
         """Progress within the running task."""
-        self.words[TRACK_TOTAL] = _UNKNOWN_TOTAL if n_total is None else n_total + 1
+        self.words[TRACK_TOTAL] = _UNKNOWN_TOTAL if n_total is None else min(n_total + 1, _UNKNOWN_TOTAL - 1)
         self.words[TRACK_DONE] = n_done
 
     def drops(self, chunk_id: int) -> bool:

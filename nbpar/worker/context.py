@@ -1,4 +1,4 @@
-"""What a task can ask about itself: `current_task`, `track`, `per_worker`.
+"""What a task can ask and tell about itself: `current_task`, `track`, `per_worker`.
 
 Owns the context of the running task: one for a worker process, one for each thread of the threads backend. Set by the
 backends' run loops (:mod:`nbpar.worker.main`, :mod:`nbpar.backends.threads`, :mod:`nbpar.backends.serial`), read by
@@ -7,6 +7,7 @@ the user's code inside a task.
 
 from __future__ import annotations
 
+import operator
 import random
 import sys
 import threading
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from nbpar.errors import NbparError
+from nbpar.errors import NbparError, OptionsError
+from nbpar.wire.board import CHUNK, TRACK_DONE, TRACK_TOTAL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,8 @@ class Context:
         What `per_worker` built here, by key.
     block : tuple of (int, iterator)
         While a block of tasks runs: where its chunk ends, and the iterator over the chunk's items.
+    tracking : tuple of (int, int), optional
+        Chunk and task whose progress is being told; this very object is held by the one that tells it.
     """
 
     worker_id: int
@@ -57,6 +61,7 @@ class Context:
     values: dict[str, Any] | None = None
     block: tuple[int, Iterator[Any]] | None = None
     nested: Any = None  # the serial pool of maps inside a task; made by nbpar.default
+    tracking: tuple[int, int] | None = None
 
     @property
     def index(self) -> int | None:
@@ -65,6 +70,30 @@ class Context:
             return self.slot.index
         stop, rest = self.block
         return stop - length_hint(rest) - 1
+
+    def begin_tracking(self) -> tuple[int, int] | None:
+        """Become the one that tells the running task's progress; None where one around it does, or no task runs.
+
+        Only as long as :attr:`tracking` *is* what this returns: what outlives its task tells nothing of the next one.
+        """
+        index, held = self.index, self.tracking
+        if index is None:
+            return None
+        task = (self.slot.words[CHUNK], index)
+        if held == task:
+            n_done, n_total = self.slot.tracked or (0, None)
+            if n_total is None or n_done < n_total:  # else it has told all that it had to tell
+                return None
+        self.tracking = task
+        return task
+
+    def end_tracking(self, mine: tuple[int, int] | None) -> None:
+        """Leave what was told as it is, and let another one tell."""
+        if mine is None or self.tracking is not mine:
+            return
+        self.tracking = None
+        if self.block is not None:  # within a block nothing wipes the board between two tasks
+            self.slot.words[TRACK_TOTAL] = 0
 
 
 _of_thread = threading.local()
@@ -157,6 +186,9 @@ def seed_task(seed: int, index: int) -> None:
 def track(iterable: Iterable[T], total: int | None = None) -> Iterator[T]:
     """Report progress within a task, one step for each item of `iterable`.
 
+    It is shown as the progress of the item, in the worker's lane of the dashboard and in the text view. Of nested
+    loops the outermost counts. A plain `tqdm` in a task does the same.
+
     Parameters
     ----------
     iterable : iterable
@@ -164,31 +196,55 @@ def track(iterable: Iterable[T], total: int | None = None) -> Iterator[T]:
     total : int, optional
         Its length, where ``len`` does not tell.
 
-    Yields
+    Returns
+    -------
+    iterator
+        Gives the items, unchanged. Outside a task nothing is reported.
+
+    Raises
     ------
-    object
-        The items, unchanged. Outside a task nothing is reported.
+    OptionsError
+        When `total` is no whole number, 0 or more.
 
     Examples
     --------
     >>> import nbpar
-    >>> sum(nbpar.track(range(4)))
-    6
+    >>> def add_up(n):
+    ...     return sum(nbpar.track(range(n)))
+    >>> with nbpar.WorkerPool(start_method="serial") as pool:
+    ...     pool.map(add_up, [3, 4])
+    [3, 6]
     """
-    context = current_context()
     if total is None:
         try:
             total = len(iterable)  # type: ignore[arg-type]  # not every iterable has a length
-        except TypeError:
+        except Exception:  # noqa: BLE001  # whatever a __len__ of the user's raises: it is no more than a picture
             total = None
-    if context is None:
+    else:
+        known: Any = total
+        if isinstance(known, bool) or not hasattr(known, "__index__") or known < 0:
+            raise OptionsError("total", total, "a whole number, 0 or more, or None (the length, where there is one)")
+        total = operator.index(known)
+    return _steps(iterable, total)
+
+
+def _steps(iterable: Iterable[T], total: int | None) -> Iterator[T]:
+    context = current_context()
+    mine = None if context is None else context.begin_tracking()
+    if context is None or mine is None:
         yield from iterable
         return
-    report = context.slot.track
-    report(0, total)
-    for n_done, item in enumerate(iterable, 1):
-        yield item
-        report(n_done, total)
+    context.slot.track(0, total)
+    words, n_done = context.slot.words, 0
+    try:
+        for item in iterable:
+            yield item
+            n_done += 1
+            # A plain store, 50 ns a step with the rest of it: telling only some of them would take as long to decide.
+            if context.tracking is mine:
+                words[TRACK_DONE] = n_done
+    finally:
+        context.end_tracking(mine)
 
 
 class PerWorker(Generic[T]):

@@ -34,6 +34,7 @@ from nbpar.wire.exceptions import encode_exception
 from nbpar.wire.memory import return_freed_memory
 from nbpar.wire.messages import CLASS_KEY, ChunkFlag, JobFlag, Kind, Surroundings
 from nbpar.worker.arenas import WorkerArenas
+from nbpar.worker.bars import catch_bars
 from nbpar.worker.boot import (
     WorkerSetup,
     end_with_parent,
@@ -75,6 +76,7 @@ def run(sock: socket.socket, board: Any, pipe: Any, setup: WorkerSetup) -> None:
     if hasattr(signal, "pthread_sigmask"):  # blocked while the process started: an import must not be interrupted
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     set_context(context, whole_process=True)
+    catch_bars(own_process=True)
     pipe_fd = pipe.detach() if hasattr(pipe, "detach") else pipe
     worker.streams = install_output(worker.sender, context, pipe_fd)
     exit_code = 0

@@ -51,6 +51,19 @@ def test_progress_is_forgotten_when_the_next_task_begins() -> None:
     assert slot.tracked is None
 
 
+def test_progress_is_forgotten_when_the_next_chunk_begins() -> None:
+    slot = Slot(board(), 0)
+    slot.track(2, 3)
+    slot.begin_chunk(9)
+    assert slot.tracked is None
+
+
+def test_a_total_beyond_all_words_is_cut() -> None:
+    slot = Slot(board(), 0)
+    slot.track(2, 2**70)
+    assert slot.tracked == (2, 2**64 - 3)
+
+
 def test_two_chunks_can_be_dropped_when_both_were_asked_for() -> None:
     slot = Slot(board(), 0)
     slot.drop(5)
