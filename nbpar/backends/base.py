@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from nbpar.engine.events import OutputLine
+from nbpar.engine.events import OutputLine, Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity, StateEvent
@@ -25,6 +25,7 @@ __all__ = [
     "ItemSource",
     "JobSink",
     "JobSpec",
+    "Left",
     "Listed",
     "NoJob",
     "NotReady",
@@ -246,13 +247,17 @@ class Backend(Protocol):
 
 
 class Ready(NamedTuple):
-    """A worker takes chunks from now on; `inherited_bytes` of its memory are the kernel's as well."""
+    """A worker takes chunks from now on; `inherited_bytes` of its memory are the kernel's as well.
+
+    `init_s` is what its `worker_init` took.
+    """
 
     worker_id: int
     pid: int
     begin_s: float
     ready_s: float
     inherited_bytes: int = 0
+    init_s: float = 0.0
 
 
 class NotReady(NamedTuple):
@@ -277,8 +282,15 @@ class Gone(NamedTuple):
     is_cut_off: bool = False
 
 
+class Left(NamedTuple):
+    """A worker that was asked to end has run its `worker_exit`."""
+
+    worker_id: int
+    exit_s: float
+
+
 class TasksEnded(NamedTuple):
-    """Tasks `first` to ``first + n_ended - 1`` of a chunk ended."""
+    """Tasks `first` to ``first + n_ended - 1`` of a chunk ended; what was measured is as in `ChunkDone`."""
 
     worker_id: int
     chunk_id: int
@@ -290,6 +302,11 @@ class TasksEnded(NamedTuple):
     values: Sequence[Any] = ()
     failures: Sequence[tuple[int, BaseException, str]] = ()  # index, exception, traceback as text
     n_bytes: int = 0
+    unpack_s: float = 0.0
+    pack_s: float = 0.0
+    decode_s: float = 0.0
+    longest_index: int = -1
+    longest_s: float = 0.0
 
 
 class Heavy(NamedTuple):
@@ -321,7 +338,7 @@ class ShuttingDown:
     """Somebody ends all that the kernel has started: workers are not to be replaced."""
 
 
-WorkerEvent = ShuttingDown | Heavy | Ready | NotReady | Gone | TasksEnded | NoJob | Printed
+WorkerEvent = ShuttingDown | Heavy | Left | Ready | NotReady | Gone | TasksEnded | NoJob | Printed | Sampled
 
 
 class Prepared(Protocol):

@@ -16,6 +16,7 @@ from nbpar.backends.base import (
     Gone,
     Heavy,
     JobSpec,
+    Left,
     NoJob,
     NotReady,
     Prepared,
@@ -30,10 +31,11 @@ from nbpar.backends.base import (
     task_error,
 )
 from nbpar.backends.losses import describe_end, loss_error, lost_time
+from nbpar.backends.measures import Measures
 from nbpar.backends.memory import MemoryWatch
-from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, WorkerEnded, WorkerStarted
+from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, Sampled, WorkerEnded, WorkerStarted, WorkLost
 from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker, Tell
-from nbpar.engine.plans import JobPlan
+from nbpar.engine.plans import JobPlan, Running
 from nbpar.engine.scheduler import Scheduler
 from nbpar.errors import NbparError, PoolClosedError, TaskError, WorkerStartError
 from nbpar.options import PoolOptions
@@ -50,11 +52,12 @@ MAX_SPEEDS = 64
 class Record:
     """A job with what the workers prepared for it."""
 
-    __slots__ = ("error", "heavy", "job", "mean_s", "prepared", "quick")
+    __slots__ = ("error", "heavy", "job", "mean_s", "measures", "prepared", "quick")
 
     def __init__(self, job: JobSpec, prepared: Prepared) -> None:
         self.job = job
         self.prepared = prepared
+        self.measures = Measures()
         self.quick = False
         self.mean_s: float | None = None
         self.error: BaseException | None = None
@@ -88,6 +91,7 @@ class Controller:
         self._started: dict[int, Ready] = {}
         self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
         self._killed: set[int] = set()  # workers that were sent SIGKILL or SIGTERM
+        self._exits: dict[int, float] = {}  # time of `worker_exit` by worker, until that has ended
         self._start_error = ""
         self._speeds: OrderedDict[object, float] = OrderedDict()  # mean duration of tasks, by function
 
@@ -155,7 +159,7 @@ class Controller:
             return
         self._jobs[job.job_id] = record
         for ready in self._started.values():
-            job.sink.apply(WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s))
+            job.sink.apply(_started(ready))
         options = job.options
         known_s = self._speeds.get(record.prepared.speed_key)
         record.quick = known_s is not None and known_s < QUICK_MEAN_S and options.timeout is None
@@ -200,8 +204,10 @@ class Controller:
         match instruction:
             case Send(worker_id, chunk):
                 record = self._jobs[chunk.job_id]
+                begin_s = time.perf_counter()
                 n_bytes = self._workers.send(worker_id, chunk, record.job, record.prepared, quick=record.quick)
                 self.scheduler.sent(worker_id, chunk.chunk_id, n_bytes)
+                record.measures.sent(chunk.chunk_id, time.perf_counter() - begin_s, n_bytes)
             case Interrupt(worker_id, chunk_id):
                 self._workers.interrupt(worker_id, chunk_id)
             case Recall(worker_id, chunk_id):
@@ -222,9 +228,25 @@ class Controller:
     def _end_job(self, job_id: int, status: Any) -> None:
         record = self._jobs.pop(job_id, None)
         if record is not None:
+            if status != "done":
+                self._tell_lost_work(record)
             self._remember_speed(record)
             self._workers.end_job(job_id)
             record.job.sink.ended(status, record.error)
+
+    def _tell_lost_work(self, record: Record) -> None:
+        """What workers are in the midst of when the job ends counts as work."""
+        for worker_id in range(self._n_workers):
+            running = self._workers.look(worker_id)[0]
+            if running is not None and self._job_of(worker_id, running) == record.job.job_id:
+                record.job.sink.apply(WorkLost(worker_id, running.since_s, time.perf_counter()))
+
+    def _job_of(self, worker_id: int, running: Running | None) -> int | None:
+        """The job of the task that a worker runs."""
+        held = next(iter(self.scheduler.held_chunks(worker_id)), None)
+        if held is None or running is None or running.index is None or held.chunk_id != running.chunk_id:
+            return None
+        return held.job_id
 
     def _remember_speed(self, record: Record) -> None:
         key = record.prepared.speed_key
@@ -257,17 +279,16 @@ class Controller:
             case Printed():
                 self._printed(event)
             case Ready():
-                self._started[event.worker_id] = event
-                self.scheduler.worker_ready(event.worker_id)
-                if self._memory is not None:
-                    self._memory.began(event.worker_id, event.pid, event.inherited_bytes)
-                started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s)
-                for record in self._jobs.values():
-                    record.job.sink.apply(started)
+                self._worker_ready(event)
+            case Left():
+                self._exits[event.worker_id] = event.exit_s
             case Gone():
                 self._worker_gone(event)
             case Heavy():
                 self._worker_heavy(event)
+            case Sampled():
+                if (record := self._jobs.get(event.job_id)) is not None:
+                    record.job.sink.apply(event)
             case NoJob():
                 self._fail_job(event.job_id, event.error)
             case ShuttingDown():
@@ -280,6 +301,14 @@ class Controller:
                 self.fail_everything(error)
                 self.scheduler.give_up_starting()
 
+    def _worker_ready(self, event: Ready) -> None:
+        self._started[event.worker_id] = event
+        self.scheduler.worker_ready(event.worker_id)
+        if self._memory is not None:
+            self._memory.began(event.worker_id, event.pid, event.inherited_bytes)
+        for record in self._jobs.values():
+            record.job.sink.apply(_started(event))
+
     def _tasks_ended(self, event: TasksEnded) -> None:
         chunk = self.scheduler.tasks_ended(
             event.worker_id,
@@ -290,9 +319,17 @@ class Controller:
             n_bytes=event.n_bytes,
         )
         record = self._jobs.get(chunk.job_id) if chunk is not None else None
-        if record is None or chunk is None or not event.n_ended:
+        if record is None or chunk is None:
+            return
+        if not event.n_ended:
+            record.measures.dropped(event.chunk_id)
+            if event.end_s > event.begin_s:
+                record.job.sink.apply(WorkLost(event.worker_id, event.begin_s, event.end_s))
             return
         job, first, stop = record.job, event.first, event.first + event.n_ended
+        slow = record.measures.slow_task(job, event.worker_id, event.longest_index, event.longest_s)
+        if slow is not None:
+            job.sink.apply(slow)
         record.quick = job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
         record.mean_s = self.scheduler.mean_s(job.job_id)
         n_failed = n_again = 0
@@ -317,8 +354,7 @@ class Controller:
             self._count(job, at, stop, each_bytes)
             job.sink.completed(at, values[taken:] if taken else values)
         job.source.drop(dropped, stop)
-        n_over = event.n_ended - n_again
-        job.sink.apply(ChunkDone(event.worker_id, first, first + n_over, event.begin_s, event.end_s, n_failed))
+        job.sink.apply(record.measures.done(event, n_failed, n_again))
 
     def _count(self, job: JobSpec, start: int, stop: int, each_bytes: int) -> None:
         """Before the job has them: its consumer counts them off."""
@@ -375,12 +411,16 @@ class Controller:
         self._killed.discard(worker_id)
         how = describe_end(event, stop, self._limit_bytes, by_nbpar=by_nbpar, out_of_memory=out_of_memory)
         self._start_error = event.start_error or f"a worker {how} before it was ready. {event.last_words}".strip()
+        job_id = self._job_of(worker_id, event.running)
         lost = self.scheduler.worker_lost(worker_id, event.running, time.perf_counter())
-        ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected=reason is not None)
+        expected, exit_s = reason is not None, self._exits.pop(worker_id, 0.0)
+        ended = WorkerEnded(worker_id, event.pid, time.perf_counter(), reason or how, expected, exit_s)
         for record in self._jobs.values():
             if started is not None:
                 record.job.sink.apply(ended)
         if lost is None:
+            if job_id in self._jobs:
+                self._jobs[job_id].job.sink.apply(WorkLost(worker_id, *lost_time(event)))
             return
         failed = self._jobs.get(lost.job_id)
         if failed is None:
@@ -389,8 +429,16 @@ class Controller:
         if lost.loss == "function":
             self._fail_job(lost.job_id, error)
             return
+        begin_s, end_s = lost_time(event)
+        slow = failed.measures.slow_task(failed.job, worker_id, lost.index, end_s - begin_s)
+        if slow is not None:
+            failed.job.sink.apply(slow)
         item = failed.job.source.take(lost.index, lost.index + 1)[0]
         task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
-        failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, *lost_time(event), 1))
+        failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, begin_s, end_s, 1))
         self._task_failed(failed, error)
         failed.job.source.drop(lost.index, lost.index + 1)
+
+
+def _started(ready: Ready) -> WorkerStarted:
+    return WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s, ready.init_s)

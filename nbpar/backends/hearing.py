@@ -6,9 +6,11 @@ Called by :mod:`nbpar.backends.processes` in the dispatcher's thread.
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
-from nbpar.backends.base import Heavy, NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
+from nbpar.backends.base import Heavy, Left, NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
+from nbpar.engine.events import Sampled
 from nbpar.errors import SerializationError
 from nbpar.wire.channel import Message
 from nbpar.wire.codec import Codec, DecodeFailure
@@ -16,6 +18,9 @@ from nbpar.wire.exceptions import decode_exception, without_callers
 from nbpar.wire.messages import Kind
 
 __all__ = ["to_event"]
+
+BLOCKING_BYTES = 1 << 19
+"""What travels in a message beyond this does not fit into the sockets' buffers."""
 
 _Failures = list[tuple[int, BaseException, str]]
 
@@ -37,18 +42,26 @@ def to_event(codec: Codec, worker_id: int, pid: int, begin_s: float, message: Me
             lines = bytes(message.payload).decode("utf-8", "replace").split("\n")
             return Printed(worker_id, index, "stderr" if numbers[1] else "stdout", lines)
         case Kind.READY:
-            return Ready(worker_id, pid, begin_s, message.times[0], numbers[1])
+            return Ready(worker_id, pid, begin_s, message.times[0], numbers[1], message.times[1])
         case Kind.NOT_READY:
             return NotReady(worker_id, decode_exception(message.payload)[0])
+        case Kind.LEFT:
+            return Left(worker_id, message.times[0])
         case Kind.HEAVY:
             return Heavy(worker_id, numbers[0])
+        case Kind.SAMPLED:
+            return Sampled(worker_id, numbers[0], bytes(message.payload))
         case Kind.NO_JOB:
             return NoJob(worker_id, numbers[0], decode_exception(message.payload)[0])
     return None
 
 
 def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
+    heard_s = time.perf_counter()
     _job_id, chunk_id, first, n_ended, final = message.numbers
+    begin_s, end_s, unpack_s, pack_s, longest_s = message.times
+    if message.inline_bytes > BLOCKING_BYTES:  # the worker could do nothing else until nearly all of it was read
+        pack_s = max(pack_s, heard_s - end_s)
     failures: _Failures = []
     if message.head:
         failures = [(index, *decode_exception(data)) for index, data in pickle.loads(message.head)]
@@ -65,7 +78,21 @@ def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
             values, bad = _decode_each(codec, message, first, n_values, {index for index, *_ in failures})
             failures = sorted([*failures, *bad], key=lambda failure: failure[0])
     return TasksEnded(
-        worker_id, chunk_id, first, n_ended, bool(final), *message.times, values, failures, message.n_bytes
+        worker_id,
+        chunk_id,
+        first,
+        n_ended,
+        bool(final & 1),
+        begin_s,
+        end_s,
+        values,
+        failures,
+        message.n_bytes,
+        unpack_s,
+        pack_s,
+        time.perf_counter() - heard_s,
+        first + (final >> 1) - 1 if final > 1 else -1,
+        longest_s,
     )
 
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nbpar.backends.base import Gone, JobSpec, NotReady, Printed, Ready, TasksEnded, WorkerEvent, short_repr
+from nbpar.backends.base import Gone, JobSpec, Left, NotReady, Printed, Ready, TasksEnded, WorkerEvent, short_repr
 from nbpar.backends.thread_output import renew_routes, route_prints
+from nbpar.engine.events import Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
@@ -43,6 +44,7 @@ class _Thread:
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards chunk_id against a late interrupt
     chunk_id: int | None = None
     abandoned: bool = False
+    samplers: dict[int, Any] = field(default_factory=dict)  # of the jobs that are profiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class _Order:
     work: Work
     quick: bool
     returnable: bool
+    profiled: bool
 
 
 class ThreadWorkers:
@@ -100,7 +103,8 @@ class ThreadWorkers:
         worker = self._threads.get(worker_id)
         if worker is not None:
             items = job.source.take(chunk.start, chunk.stop)
-            worker.inbox.put(_Order(chunk, items, prepared.work, quick, job.options.chunk_size is None))
+            options = job.options
+            worker.inbox.put(_Order(chunk, items, prepared.work, quick, options.chunk_size is None, options.profile))
         return 0
 
     def interrupt(self, worker_id: int, chunk_id: int) -> None:
@@ -143,7 +147,9 @@ class ThreadWorkers:
             worker.inbox.put(None)
 
     def end_job(self, job_id: int) -> None:
-        """Nothing was kept for a job."""
+        """Forget the samplers of a job that was profiled."""
+        for worker in self._threads.values():
+            worker.samplers.pop(job_id, None)
 
     def wait(self, timeout_s: float | None) -> None:
         """Wait for an event."""
@@ -223,27 +229,35 @@ class ThreadWorkers:
     def _serve(self, worker: _Thread, begin_s: float) -> None:
         set_context(worker.context, whole_process=False)
         with route_prints(self._print, lambda: worker.context.index) as finish_line:
+            ready_s = init_begin_s = time.perf_counter()
             try:
                 if self._options.worker_init is not None:
                     self._options.worker_init()
+                    ready_s = time.perf_counter()
             except BaseException as error:  # noqa: BLE001  # told to every job that waits
                 self._events.put(NotReady(worker.worker_id, error))
                 return
-            self._events.put(Ready(worker.worker_id, os.getpid(), begin_s, time.perf_counter()))
+            init_s = ready_s - init_begin_s
+            self._events.put(Ready(worker.worker_id, os.getpid(), begin_s, ready_s, init_s=init_s))
             while (message := worker.inbox.get()) is not None and not worker.abandoned:
                 self._run(worker, message, finish_line)
             try:
                 if self._options.worker_exit is not None and not worker.abandoned:
+                    exit_begin_s = time.perf_counter()
                     self._options.worker_exit()
+                    self._events.put(Left(worker.worker_id, time.perf_counter() - exit_begin_s))
             except BaseException as error:  # noqa: BLE001  # nobody waits for it: it is printed
                 sys.stderr.write(f"worker_exit failed: {error!r}\n")
 
     def _run(self, worker: _Thread, order: _Order, finish_line: Callable[[], None]) -> None:
         chunk = order.chunk
         told = False
+        sampler = self._sampler(worker, chunk.job_id) if order.profiled else None
 
         def report(one: Report) -> None:
             nonlocal told
+            if one.final and sampler is not None:
+                sampler.stop()
             finish_line()
             if not worker.abandoned:
                 self._events.put(_ended(worker.worker_id, chunk.chunk_id, one))
@@ -254,6 +268,8 @@ class ThreadWorkers:
                 worker.chunk_id = chunk.chunk_id
             items = [unwrapped(item) for item in order.items]
             worker.context.attempt, worker.context.seed = chunk.attempt, order.work.seed
+            if sampler is not None:
+                sampler.start()
             run_chunk(
                 order.work,
                 items,
@@ -278,6 +294,17 @@ class ThreadWorkers:
             except TaskInterrupt:
                 continue
 
+    def _sampler(self, worker: _Thread, job_id: int) -> Any:
+        if job_id not in worker.samplers:
+            from nbpar.worker.profile import Sampler
+
+            def tell(data: bytes) -> None:
+                if not worker.abandoned:
+                    self._events.put(Sampled(worker.worker_id, job_id, data))
+
+            worker.samplers[job_id] = Sampler(tell)
+        return worker.samplers[job_id]
+
     def _print(self, text: str, is_stderr: bool, index: int | None) -> None:
         context = current_context()
         if context is not None:
@@ -297,6 +324,8 @@ def _ended(worker_id: int, chunk_id: int, report: Report) -> TasksEnded:
         report.end_s,
         report.values,
         failures,
+        longest_index=report.longest_index,
+        longest_s=report.longest_s,
     )
 
 

@@ -19,7 +19,10 @@ __all__ = [
     "Note",
     "OutputLine",
     "Restored",
+    "Sampled",
     "SentAgain",
+    "SlowTask",
+    "WorkLost",
     "WorkerEnded",
     "WorkerStarted",
 ]
@@ -36,13 +39,17 @@ class WorkerStarted(NamedTuple):
 
 
 class WorkerEnded(NamedTuple):
-    """A worker is gone, for the `reason` given in words (``"killed by SIGKILL"``, ``"idle"``)."""
+    """A worker is gone, for the `reason` given in words (``"killed by SIGKILL"``, ``"idle"``).
+
+    `exit_s` is what its `worker_exit` took, 0 where that is not known.
+    """
 
     worker_id: int
     pid: int
     at_s: float
     reason: str
     expected: bool
+    exit_s: float = 0.0
 
 
 class ChunkDone(NamedTuple):
@@ -58,6 +65,8 @@ class ChunkDone(NamedTuple):
         Size of the arguments, of the results.
     longest_index, longest_s : int, float
         The task among them that took longest, and how long; index -1 where tasks were not timed one by one.
+    n_again : int
+        Further tasks that the time went to, which are tried again and thus have not ended.
     """
 
     worker_id: int
@@ -73,6 +82,24 @@ class ChunkDone(NamedTuple):
     received_bytes: int = 0
     longest_index: int = -1
     longest_s: float = 0.0
+    n_again: int = 0
+
+
+class WorkLost(NamedTuple):
+    """A worker was in a task from `begin_s` to `end_s` that did not end there: interrupted, or lost with the worker."""
+
+    worker_id: int
+    begin_s: float
+    end_s: float
+
+
+class SlowTask(NamedTuple):
+    """A task that was among the job's slowest when it ended."""
+
+    task_index: int
+    duration_s: float
+    worker_id: int
+    item_repr: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,14 @@ class LostUpdate(NamedTuple):
     """Tasks have changed objects of the notebook by these names in their worker, where the change is lost."""
 
     names: tuple[str, ...]
+
+
+class Sampled(NamedTuple):
+    """What a worker's profiler saw of a job since it told last, packed by :mod:`nbpar.worker.profile`."""
+
+    worker_id: int
+    job_id: int
+    data: bytes
 
 
 NO_WORKER = -1

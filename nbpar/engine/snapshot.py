@@ -6,6 +6,8 @@ does anything. Times count from the job's start, in seconds.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from nbpar.engine.events import Failure, OutputLine
@@ -130,12 +132,37 @@ class Profile(NamedTuple):
         The cell's own lines first, then the user's modules; the hottest first, at most 20.
     tree : str
         The call tree as text, at most 20 KB.
+    frames : tuple of (str, str, int)
+        Functions: name, file, first line.
+    stacks : tuple of (float, tuple of int)
+        Seconds spent with these functions on the stack, the task's own first; each is a place in `frames`.
     """
 
     duration_s: float
     n_samples: int
     lines: tuple[HotLine, ...]
     tree: str
+    frames: tuple[tuple[str, str, int], ...] = ()
+    stacks: tuple[tuple[float, tuple[int, ...]], ...] = ()
+
+    def __str__(self) -> str:
+        rows = [f"{100 * one.share:4.0f} %  {one.place}, line {one.line}: {one.source.strip()}" for one in self.lines]
+        return "\n".join([f"{self.duration_s:.2f} s in tasks, {self.n_samples:,} samples", *rows, "", self.tree])
+
+    def __repr__(self) -> str:
+        return f"<Profile of {self.duration_s:.2f} s in tasks; print it for its lines and its tree>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the call stacks as a file for https://www.speedscope.app, which draws them as flames.
+
+        Parameters
+        ----------
+        path : str or path
+            Is written anew; ``.speedscope.json`` is the usual ending.
+        """
+        from nbpar.engine.profile import to_speedscope
+
+        Path(path).write_text(to_speedscope(self), encoding="utf-8")
 
 
 class Facts(NamedTuple):
@@ -308,7 +335,7 @@ class Snapshot(NamedTuple):
     @property
     def work_s(self) -> float:
         """Seconds spent inside tasks, summed over workers: the estimate of the serial time."""
-        return sum(span.end_s - span.begin_s for lane in self.lanes for span in lane.spans)
+        return sum(lane.times.work_s for lane in self.lanes)
 
 
 class View(Protocol):

@@ -7,45 +7,37 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from nbpar.engine.events import ChunkDone, Failure, Note, Restored, WorkerEnded, WorkerStarted
-from nbpar.engine.snapshot import Lane, Snapshot, Span, Status
+from nbpar.engine.durations import N_SLOWEST, Histogram
+from nbpar.engine.events import (
+    ChunkDone,
+    Failure,
+    Note,
+    Restored,
+    Sampled,
+    SlowTask,
+    WorkerEnded,
+    WorkerStarted,
+    WorkLost,
+)
+from nbpar.engine.lanes import Activity, GrowingLane
+from nbpar.engine.snapshot import Slow, Snapshot, Status, Usage
+
+if TYPE_CHECKING:
+    from nbpar.engine.profile import Merged
 
 __all__ = ["Activity", "JobState", "StateEvent"]
 
-StateEvent = ChunkDone | WorkerStarted | WorkerEnded | Failure | Note | Restored
+StateEvent = ChunkDone | WorkerStarted | WorkerEnded | Failure | Note | Restored | WorkLost | SlowTask | Sampled
 
 MAX_UNFOLDED = 256
-MAX_SPANS = 512
 MAX_FAILURES = 100
 MAX_NOTES = 20
 RATE_WINDOW_S = 5.0
 
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What a worker does at this moment, as its board slot says.
-
-    `n_done` counts the tasks of the chunk under way that have ended without having been reported.
-    """
-
-    index: int | None
-    since_s: float
-    n_done: int = 0
-    track: tuple[int, int | None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    worker_id: int
-    pid: int = 0
-    begin_s: float = 0.0
-    ready_s: float = 0.0
-    n_done: int = 0
-    busy_s: float = 0.0
-    spans: list[Span] = field(default_factory=list)
-    alive: bool = True
+_NO_USAGE: Mapping[int, tuple[Usage, ...]] = MappingProxyType({})
 
 
 class JobState:
@@ -71,11 +63,15 @@ class JobState:
         self._n_workers = n_workers
         self._begin_s = begin_s
         self._end_s: float | None = None
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, GrowingLane] = {}
         self._failures: list[Failure] = []
         self._notes: list[str] = []
+        self.merged: Merged | None = None  # set for a job that is profiled
         self._aloud: list[str] = []
         self._n_restored = 0
+        self._kernel_s = 0.0
+        self._durations = Histogram()
+        self._slowest: dict[int, Slow] = {}  # by index, at most N_SLOWEST
         self._recent: deque[tuple[float, int]] = deque()  # (time, tasks done by then), over RATE_WINDOW_S
 
     @property
@@ -105,35 +101,60 @@ class JobState:
         match event:
             case ChunkDone():
                 self._chunk_done(event)
-            case WorkerStarted():
-                lane = self._lane(event.worker_id)
-                lane.pid, lane.alive = event.pid, True
-                lane.begin_s = max(0.0, event.begin_s - self._begin_s)
-                lane.ready_s = max(0.0, event.ready_s - self._begin_s)
-            case WorkerEnded():
-                lane = self._lane(event.worker_id)
-                lane.alive = False
-                if not event.expected:
-                    self._note(f"Worker {event.worker_id} (pid {event.pid}) {event.reason}; a new one takes its place.")
+            case WorkerStarted() | WorkerEnded() | WorkLost():
+                self._worker_news(event)
             case Failure():
                 self._n_failed += 1
                 if len(self._failures) < MAX_FAILURES:
                     self._failures.append(event)
             case Note():
-                self._note(event.text)
-                if event.aloud and event.text not in self._aloud:
-                    self._aloud.append(event.text)
+                self._note(event.text, aloud=event.aloud)
+            case Sampled():
+                if self.merged is not None and (why := self.merged.add(event.worker_id, event.data)):
+                    self._note(f"There is no profile of worker {event.worker_id}: {why}.")
             case Restored():
                 self._n_done += event.n_tasks
                 self._n_restored += event.n_tasks
+            case SlowTask():
+                self._slow_task(event)
+
+    def _worker_news(self, event: WorkerStarted | WorkerEnded | WorkLost) -> None:
+        lane = self._lane(event.worker_id)
+        if isinstance(event, WorkLost):
+            lane.work_lost(self._from_begin(event.begin_s), self._from_begin(event.end_s))
+        elif isinstance(event, WorkerStarted):
+            begin_s, ready_s = self._from_begin(event.begin_s), self._from_begin(event.ready_s)
+            lane.started(event.pid, begin_s, ready_s, event.init_s)
+        else:
+            lane.ended(self._from_begin(event.at_s), event.exit_s)
+            if self.merged is not None:
+                self.merged.worker_ended(event.worker_id)
+            if not event.expected:
+                self._note(f"Worker {event.worker_id} (pid {event.pid}) {event.reason}; a new one takes its place.")
+
+    def _from_begin(self, at_s: float) -> float:
+        return max(0.0, at_s - self._begin_s)
 
     def finish(self, status: Status, now_s: float) -> None:
         """End the job; what is left of the input was not run."""
         self.status = status
         self._end_s = now_s
 
-    def snapshot(self, now_s: float, activities: Mapping[int, Activity]) -> Snapshot:
-        """An immutable picture at `now_s`; `activities` says what each worker does for this job now."""
+    def snapshot(
+        self,
+        now_s: float,
+        activities: Mapping[int, Activity],
+        usage: Mapping[int, tuple[Usage, ...]] = _NO_USAGE,
+    ) -> Snapshot:
+        """An immutable picture at `now_s`.
+
+        Parameters
+        ----------
+        activities : mapping of worker_id to Activity
+            What each worker does for this job now.
+        usage : mapping of worker_id to tuple of Usage
+            What is known of its memory and CPU.
+        """
         end_s = self._end_s
         elapsed_s = (now_s if end_s is None else end_s) - self._begin_s
         n_done = self.n_done + sum(activity.n_done for activity in activities.values())
@@ -144,9 +165,10 @@ class JobState:
         eta_s = None
         if end_s is None and self.n_tasks is not None and rate > 0:
             eta_s = (self.n_tasks - n_done) / rate
-        lanes = tuple(
-            self._freeze(lane, activities.get(lane.worker_id), elapsed_s) for _, lane in sorted(self._lanes.items())
-        )
+        lanes = []
+        for worker_id, lane in sorted(self._lanes.items()):
+            activity = activities.get(worker_id)
+            lanes.append(lane.freeze(elapsed_s, activity, self._since_s(activity), usage.get(worker_id, ())))
         return Snapshot(
             job_id=self.job_id,
             name=self.name,
@@ -158,56 +180,58 @@ class JobState:
             rate=rate,
             eta_s=eta_s,
             n_workers=self._n_workers,
-            lanes=lanes,
+            lanes=tuple(lanes),
             failures=tuple(self._failures),
             notes=tuple(self._notes),
             can_pause=self.can_pause,
             n_restored=self._n_restored,
             aloud=tuple(self._aloud),
+            durations=self._durations.bins(),
+            slowest=tuple(sorted(self._slowest.values(), key=lambda one: -one.duration_s)),
+            kernel_s=self._kernel_s,
+            profile=self.merged.profile() if self.merged is not None and end_s is not None else None,
         )
 
-    def _freeze(self, lane: _Lane, activity: Activity | None, elapsed_s: float) -> Lane:
-        index = since_s = None
-        if activity is not None and activity.index is not None and self._end_s is None:
-            index, since_s = activity.index, max(0.0, activity.since_s - self._begin_s)
-        present_s = max(elapsed_s - lane.ready_s, 1e-9)
-        busy_s = lane.busy_s + (0.0 if since_s is None else max(0.0, elapsed_s - since_s))
-        return Lane(
-            worker_id=lane.worker_id,
-            pid=lane.pid,
-            n_done=lane.n_done + (activity.n_done if activity is not None else 0),
-            busy=min(1.0, busy_s / present_s),
-            spans=tuple(lane.spans),
-            begin_s=lane.begin_s,
-            ready_s=lane.ready_s,
-            current_index=index,
-            current_since_s=since_s or 0.0,
-            track=activity.track if activity is not None else None,
-            alive=lane.alive,
-        )
+    def _since_s(self, activity: Activity | None) -> float | None:
+        """When the task began that runs by this, from the job's start; None when none does."""
+        if activity is None or activity.index is None or self._end_s is not None:
+            return None
+        return self._from_begin(activity.since_s)
 
     def _chunk_done(self, event: ChunkDone) -> None:
         n_tasks = event.stop - event.start
         self._n_done += n_tasks
-        lane = self._lane(event.worker_id)
-        lane.n_done += n_tasks
-        lane.busy_s += event.end_s - event.begin_s
-        begin_s = max(0.0, event.begin_s - self._begin_s)
+        self._kernel_s += event.kernel_s
+        begin_s = self._from_begin(event.begin_s)
         end_s = max(begin_s, event.end_s - self._begin_s)
-        n_bytes = event.sent_bytes, event.received_bytes
-        lane.spans.append(Span(begin_s, end_s, event.start, event.stop - 1, n_tasks, event.n_failed, *n_bytes))
-        if len(lane.spans) > MAX_SPANS:
-            lane.spans = _merge_pairs(lane.spans)
+        self._lane(event.worker_id).done(begin_s, end_s, event)
+        if n_tasks <= 0:
+            return
+        rest_s, n_rest = event.end_s - event.begin_s, n_tasks + event.n_again
+        if event.start <= event.longest_index < event.stop:
+            self._durations.add(event.longest_s, 1)
+            rest_s, n_tasks, n_rest = rest_s - event.longest_s, n_tasks - 1, n_rest - 1
+        if n_tasks:
+            self._durations.add(max(0.0, rest_s) / n_rest, n_tasks)
 
-    def _lane(self, worker_id: int) -> _Lane:
+    def _slow_task(self, event: SlowTask) -> None:
+        known = self._slowest.get(event.task_index)  # of a task that was tried again
+        if known is None or known.duration_s < event.duration_s:
+            self._slowest[event.task_index] = Slow(*event)
+        if len(self._slowest) > N_SLOWEST:
+            del self._slowest[min(self._slowest.values(), key=lambda one: one.duration_s).task_index]
+
+    def _lane(self, worker_id: int) -> GrowingLane:
         lane = self._lanes.get(worker_id)
         if lane is None:
-            lane = self._lanes[worker_id] = _Lane(worker_id)
+            lane = self._lanes[worker_id] = GrowingLane(worker_id)
         return lane
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, *, aloud: bool = False) -> None:
         if text not in self._notes and len(self._notes) < MAX_NOTES:
             self._notes.append(text)
+        if aloud and text not in self._aloud:
+            self._aloud.append(text)
 
     def _rate(self, now_s: float, n_done: int) -> float:
         """Tasks per second over the last seconds, from the snapshots taken."""
@@ -219,14 +243,3 @@ class JobState:
             recent.popleft()
         (first_s, first_done), (last_s, last_done) = recent[0], recent[-1]
         return max(0.0, (last_done - first_done) / (last_s - first_s)) if last_s > first_s else 0.0
-
-
-def _merge_pairs(spans: list[Span]) -> list[Span]:
-    """Halve the number of spans by merging neighbours, so that a lane stays bounded whatever the number of chunks."""
-    merged = []
-    for left, right in zip(spans[::2], spans[1::2], strict=False):
-        first, last = min(left.first, right.first), max(left.last, right.last)
-        n_tasks, n_failed = left.n_tasks + right.n_tasks, left.n_failed + right.n_failed
-        n_bytes = left.sent_bytes + right.sent_bytes, left.received_bytes + right.received_bytes
-        merged.append(Span(left.begin_s, right.end_s, first, last, n_tasks, n_failed, *n_bytes))
-    return merged + spans[len(merged) * 2 :]

@@ -24,6 +24,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from nbpar.errors import SerializationError
 from nbpar.sizes import in_words
@@ -31,7 +32,7 @@ from nbpar.wire.arena import ArenaReader, Place
 
 __all__ = ["Channel", "ChannelClosedError", "Message", "WorkerChannel", "channel_pair"]
 
-_HEADER = struct.Struct("<IIQQ5q2d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers, two times
+_HEADER = struct.Struct("<IIQQ5q5d")  # kind, n_buffers and n_fds, lengths of head and payload, five numbers and times
 _READ_BYTES = 1 << 18
 _WORKER_READ_BYTES = 1 << 16  # recvmsg allocates this anew each time; below malloc's mmap threshold that is cheap
 _MAX_MESSAGES = 64  # from one worker in one turn, so that a flood of output does not hold up the others
@@ -55,7 +56,7 @@ class Message:
 
     kind: int
     numbers: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    times: tuple[float, float] = (0.0, 0.0)
+    times: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
     head: bytes = b""
     payload: bytes | bytearray | memoryview = b""
     buffers: Sequence[bytes | bytearray | memoryview | Place] = ()
@@ -372,6 +373,7 @@ class WorkerChannel:
         self._socket = sock
         self._parser = _Parser()
         self._ready: deque[Message] = deque()
+        self._receive_s = 0.0
 
     def read_from(self, arena: ArenaReader) -> None:
         """Where the places in messages from now on are."""
@@ -394,9 +396,11 @@ class WorkerChannel:
         while not self._ready:
             target = self._parser.target()
             if target is not None:
+                begin_s = perf_counter()
                 n_bytes = self._socket.recv_into(target)
                 if n_bytes == 0:
                     raise ChannelClosedError
+                self._receive_s += perf_counter() - begin_s
                 if (message := self._parser.filled(n_bytes)) is not None:
                     self._ready.append(message)
                 continue
@@ -406,6 +410,11 @@ class WorkerChannel:
             self._parser.fds.extend(fds)
             self._ready.extend(self._parser.feed(data))
         return self._ready.popleft()
+
+    def take_receive_s(self) -> float:
+        """Time that large pieces took to come, once they had begun to, since this was last asked."""
+        taken_s, self._receive_s = self._receive_s, 0.0
+        return taken_s
 
     def _receive_some(self) -> tuple[bytes, Sequence[int]]:
         if sys.platform == "win32":

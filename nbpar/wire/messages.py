@@ -23,9 +23,12 @@ TRIM       bytes to keep                         -                      -
 STOP       -                                     -                      -
 to the kernel
 ----------------------------------------------------------------------------------------------------------------------
-READY      pid, bytes it was forked with         when it was ready      -
+READY      pid, bytes it was forked with         when it was ready,     -
+                                                 time of `worker_init`
 NOT_READY  -                                     -                      payload: exception of `worker_init`
-RESULTS    job, chunk, first, n ended, final     begin, end of work     head: failures; payload, buffers: values
+RESULTS    job, chunk, first, n ended, final     begin, end of work,    head: failures; payload, buffers: values
+           plus 2 * (longest - first + 1)        time of unpacking, of
+                                                 packing, of the longest
 NO_JOB     job                                   -                      payload: exception; the function of the job
                                                                         could not be rebuilt
 MAPPED     -                                     -                      - (arguments may lie in the arena)
@@ -33,6 +36,8 @@ ROOM       -                                     -                      - (it wa
 OUTPUT     index + 1 (0: none), 1 for stderr     -                      payload: UTF-8 text, whole lines
 HEAVY      bytes                                 -                      - (it holds more than the pool's memory_limit
                                                                         now that a task has ended)
+LEFT       -                                     time of `worker_exit`  - (it ends)
+SAMPLED    job                                   -                      payload: what its profiler saw since the last
 ========== ===================================== ====================== ==============================================
 
 Buffers travel in the message or lie in an arena; descriptors go only to the worker.
@@ -71,6 +76,8 @@ class Kind(enum.IntEnum):
     MAPPED = 21
     ROOM = 22
     HEAVY = 23
+    SAMPLED = 24
+    LEFT = 25
 
 
 class ChunkFlag:
@@ -88,6 +95,7 @@ class JobFlag:
 
     STAR = 1  # with each item unpacked into its arguments
     SEEDED = 2  # after seeding `random` and `numpy.random`
+    PROFILED = 4  # under a profiler
 
 
 class Surroundings(NamedTuple):

@@ -43,7 +43,17 @@ class Work(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Report:
-    """Tasks from `first` on that ended: values of the good ones in order, exceptions of the others by index."""
+    """Tasks from `first` on that ended: values of the good ones in order, exceptions of the others by index.
+
+    Attributes
+    ----------
+    begin_s, end_s : float
+        The time in tasks; without one that was interrupted, where others had ended.
+    unpack_s : float
+        What rebuilding the arguments had taken before; in the first report of a chunk.
+    longest_index, longest_s : int, float
+        The task that took longest of those that were timed one by one; -1 when none was.
+    """
 
     first: int
     n_ended: int = 0
@@ -52,6 +62,9 @@ class Report:
     final: bool = False
     values: list[Any] = field(default_factory=list)
     failures: list[tuple[int, BaseException]] = field(default_factory=list)
+    unpack_s: float = 0.0
+    longest_index: int = -1
+    longest_s: float = 0.0
 
 
 def run_chunk(
@@ -64,6 +77,7 @@ def run_chunk(
     quick: bool,
     report: Callable[[Report], None],
     returnable: bool = False,
+    unpack_s: float = 0.0,
 ) -> None:
     """Run ``function(item)`` for each item; tell `report` as they end, the last time with ``final`` set.
 
@@ -76,6 +90,8 @@ def run_chunk(
         stretch ends the quick pace.
     returnable : bool
         Tasks that are not begun within `REPORT_S` may be left: the last report then ends before the chunk does.
+    unpack_s : float
+        What it took to rebuild the arguments, for the report.
     """
     slot = context.slot
     if slot.drops(chunk_id):
@@ -84,31 +100,34 @@ def run_chunk(
         return
     slot.begin_chunk(chunk_id)
     foreign: TaskInterrupt | None = None
-    begin_s = perf_counter()
-    current = Report(start, begin_s=begin_s)
+    begin_s = then_s = perf_counter()
+    current = Report(start, begin_s=begin_s, unpack_s=unpack_s)
     try:
         if quick and not work.seeded:
-            _run_quickly(work, items, context, current)
+            then_s = _run_quickly(work, items, context, current)
         index = start + current.n_ended
         while index < start + len(items):
             if slot.drops(chunk_id):
                 break
-            _run_one(work, items[index - start], index, context, current)
+            then_s = now_s = _run_one(work, items[index - start], context, current, then_s)
             index += 1
-            now_s = perf_counter()
             if (now_s - current.begin_s > REPORT_S or current.failures) and index < start + len(items):
-                current.end_s = now_s
                 slot.words[TASK] = 0  # from here to the next task no interrupt is raised: it would tear the message
                 if returnable and now_s - begin_s > REPORT_S:
                     break
+                current.end_s = now_s
                 report(current)
-                current = Report(index, begin_s=perf_counter())
+                then_s = perf_counter()
+                current = Report(index, begin_s=then_s)
         slot.words[TASK] = 0  # inside the try: an interrupt comes before this store, or not at all
     except TaskInterrupt as interrupt:
         if not slot.drops(chunk_id):  # it is meant for a task around this one, whose map this is
             foreign = interrupt
+        if current.n_ended and then_s > current.begin_s:  # of the last task that was not interrupted
+            current.end_s = then_s
     slot.words[TASK] = 0
-    current.end_s = perf_counter()
+    if not current.end_s:
+        current.end_s = perf_counter()
     current.final = True
     report(current)
     slot.end_chunk()  # not when the report fails: then this chunk is what the worker dies of
@@ -145,8 +164,8 @@ def cannot_rebuild(what: str, error: BaseException) -> SerializationError:
     return refused
 
 
-def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> None:
-    """Blocks of tasks between two looks at the clock. Ends at a failure or after a while.
+def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Report) -> float:
+    """Blocks of tasks between two looks at the clock. Ends at a failure or after a while; returns the time by then.
 
     The board is told of each task, so that a death is blamed on the right one. That takes 35 ns, as much as the
     shortest task itself: of those it is told by the block, and if the worker dies in one, they run again one by one.
@@ -173,6 +192,8 @@ def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Re
                     values.append(function(*item) if work.star else function(item))
             n_done += n_block
             now_s = perf_counter()
+            if n_block == 1 and now_s - then_s > current.longest_s:
+                current.longest_index, current.longest_s = current.first + n_done - 1, now_s - then_s
             is_short = now_s - then_s < n_block * SHORT_TASK_S
             n_block, then_s = min(2 * n_block, MAX_BLOCK), now_s
         current.n_ended = n_done
@@ -183,16 +204,20 @@ def _run_quickly(work: Work, items: Sequence[Any], context: Context, current: Re
         release_memory(error)
         current.failures.append((current.first + len(values), error))
         current.n_ended = len(values) + 1
+        then_s = perf_counter()
     finally:
         context.block = None
         words[BLOCK] = 1
+    return then_s
 
 
-def _run_one(work: Work, item: Any, index: int, context: Context, current: Report) -> None:
+def _run_one(work: Work, item: Any, context: Context, current: Report, then_s: float) -> float:
+    """The next task, timed from `then_s` on; returns the time when it had ended."""
+    index = current.first + current.n_ended
     if isinstance(item, Unusable):
         current.failures.append((index, item.error))
         current.n_ended += 1
-        return
+        return then_s
     context.slot.begin_task(index)
     try:
         if work.seeded:
@@ -206,3 +231,7 @@ def _run_one(work: Work, item: Any, index: int, context: Context, current: Repor
     else:
         current.values.append(value)
     current.n_ended += 1
+    now_s = perf_counter()
+    if now_s - then_s > current.longest_s:
+        current.longest_index, current.longest_s = index, now_s - then_s
+    return now_s

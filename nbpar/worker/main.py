@@ -105,6 +105,7 @@ class _Worker:
         # Payload, and buffers or the id of the memory that has them. Bounded by the kernel, which sends FORGET.
         self.functions: dict[str, tuple[bytes, list[bytes], int] | SerializationError] = {}
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
+        self.samplers: dict[int, Any] = {}  # of the jobs that are profiled
         self.streams: tuple[Any, ...] = ()
         self.surroundings = Surroundings("", (), {}, [])
         self.filters_from: tuple[Any, int] = (None, 0)
@@ -128,16 +129,23 @@ class _Worker:
             message = self.channel.receive()
             self._heed(message)
             awaits_shared = message.kind != Kind.SHARE or message.numbers[0] != 0
+        begin_s = time.perf_counter()
         if not self._call_hook(self.setup.worker_init, Kind.NOT_READY):
             return
+        ready_s = time.perf_counter()
+        init_s = ready_s - begin_s if self.setup.worker_init is not None else 0.0
         numbers = (os.getpid(), self.memory.inherited_bytes, 0, 0, 0)
-        self.sender.send(Message(Kind.READY, numbers, (time.perf_counter(), 0.0)))
+        self.sender.send(Message(Kind.READY, numbers, (ready_s, init_s, 0.0, 0.0, 0.0)))
         while True:
             message = self.channel.receive()
             if message.kind == Kind.CHUNK:
                 self._run_chunk(message)
             elif message.kind == Kind.STOP:
+                begin_s = time.perf_counter()
                 self._call_hook(self.setup.worker_exit, None)
+                if self.setup.worker_exit is not None:
+                    exit_s = time.perf_counter() - begin_s
+                    self.sender.send(Message(Kind.LEFT, times=(exit_s, 0.0, 0.0, 0.0, 0.0)))
                 return
             else:
                 self._heed(message)
@@ -156,6 +164,7 @@ class _Worker:
                 self._begin_job(message)
             case Kind.END_JOB:
                 self.jobs.pop(message.numbers[0], None)
+                self.samplers.pop(message.numbers[0], None)
             case Kind.SHARE if message.fds:  # else there was no descriptor free for it
                 shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
             case Kind.UNSHARE:
@@ -223,6 +232,11 @@ class _Worker:
             apply_warning_filters(filters)
         seed = int.from_bytes(message.payload, "little")
         self.jobs[job_id] = Work(function, bool(flags & JobFlag.STAR), seed, bool(flags & JobFlag.SEEDED))
+        if flags & JobFlag.PROFILED:
+            from nbpar.worker.profile import Sampler
+
+            numbers = (job_id, 0, 0, 0, 0)
+            self.samplers[job_id] = Sampler(lambda data: self.sender.send(Message(Kind.SAMPLED, numbers, payload=data)))
 
     def _follow_kernel(self, message: Message) -> None:
         """Take over what has changed in the kernel since the last job."""
@@ -239,16 +253,23 @@ class _Worker:
             self._send_report(job_id, chunk_id, Report(start, final=True))
             return
         slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
+        begin_s = time.perf_counter()
         items, usable = self._arguments(message, stop - start, flags)
+        unpack_s = time.perf_counter() - begin_s + self.channel.take_receive_s()
         message.payload, message.buffers = b"", ()
         self.context.attempt = max(1, flags // ChunkFlag.ATTEMPT)
         self.context.seed = work.seed
 
         def report(one: Report) -> None:
+            if one.final and sampler is not None:  # before the kernel knows that this was all
+                sampler.stop()
             if one.final and type(items) is list:
                 items.clear()  # before the kernel knows: it may then put the next arguments where these were
             self._send_report(job_id, chunk_id, one)
 
+        sampler = self.samplers.get(job_id)
+        if sampler is not None:
+            sampler.start()
         run_chunk(
             work,
             items,
@@ -258,6 +279,7 @@ class _Worker:
             quick=bool(flags & ChunkFlag.QUICK) and usable,
             returnable=bool(flags & ChunkFlag.RETURNABLE),
             report=report,
+            unpack_s=unpack_s,
         )
 
     def _arguments(self, message: Message, n_items: int, flags: int) -> tuple[Any, bool]:
@@ -282,6 +304,7 @@ class _Worker:
 
     def _send_report(self, job_id: int, chunk_id: int, report: Report) -> None:
         self._finish_lines()
+        begin_s = time.perf_counter()
         encoded = None
         buffers: Sequence[memoryview | Place] = ()
         if report.values:
@@ -295,10 +318,12 @@ class _Worker:
         failures = b""
         if report.failures:
             failures = pickle.dumps([(index, encode_exception(error)) for index, error in report.failures])
+        longest = report.longest_index - report.first + 1 if report.longest_index >= 0 else 0
+        pack_s = time.perf_counter() - begin_s
         message = Message(
             Kind.RESULTS,
-            (job_id, chunk_id, report.first, report.n_ended, int(report.final)),
-            (report.begin_s, report.end_s),
+            (job_id, chunk_id, report.first, report.n_ended, report.final + 2 * longest),
+            (report.begin_s, report.end_s, report.unpack_s, pack_s, report.longest_s),
             failures,
             encoded.payload if encoded is not None else b"",
             buffers,

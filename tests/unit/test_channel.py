@@ -62,10 +62,11 @@ def random_message(dice: random.Random, largest: int = 1 << 16) -> Message:
         return dice.randbytes(dice.choice([0, 1, 100, 4096, 4097, dice.randrange(largest)]))
 
     numbers: Any = tuple(dice.randrange(-(2**62), 2**62) for _ in range(5))
+    times: Any = tuple(dice.random() for _ in range(5))
     return Message(
         dice.randrange(100),
         numbers,
-        (dice.random(), dice.random()),
+        times,
         data(),
         data(),
         [data() for _ in range(dice.choice([0, 0, 1, 3, 40]))],
@@ -100,7 +101,7 @@ def test_messages_come_whole_when_the_stream_is_cut_anywhere(seed: int, n_messag
 
 
 def test_every_byte_may_come_alone_when_the_network_is_slow() -> None:
-    sent = [Message(1, (1, 2, 3, 4, 5), (0.5, 1.5), b"head", b"payload", [b"", b"abc"]), Message(2)]
+    sent = [Message(1, (1, 2, 3, 4, 5), (0.5, 1.5, 2.5, 3.5, 4.5), b"head", b"payload", [b"", b"abc"]), Message(2)]
     parser = _Parser()
     got: list[Message] = []
     for byte in b"".join(as_bytes(one) for one in sent):
@@ -271,7 +272,7 @@ def test_message_is_lost_alone_when_there_is_no_memory_for_it(place: str, seed: 
     dice = random.Random(seed)
     large = bytes(300_000)
     kinds: dict[str, Any] = {"payload": {"payload": large}, "buffers": {"buffers": [b"x" * 5000, large, b"y"]}}
-    lost = Message(7, (1, 2, 3, 4, 5), (0.5, 1.5), b"head", **kinds[place])
+    lost = Message(7, (1, 2, 3, 4, 5), (0.5, 1.5, 2.5, 3.5, 4.5), b"head", **kinds[place])
     others = [random_message(dice, 100_000), random_message(dice, 100_000)]
     data = as_bytes(others[0]) + as_bytes(lost) + as_bytes(others[1])
     with pytest.MonkeyPatch.context() as patch:

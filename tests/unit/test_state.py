@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from nbpar.engine.events import ChunkDone, Failure, Note, Restored, WorkerEnded, WorkerStarted
-from nbpar.engine.state import MAX_FAILURES, MAX_NOTES, MAX_SPANS, Activity, JobState
+from nbpar.engine.lanes import MAX_SPANS
+from nbpar.engine.state import MAX_FAILURES, MAX_NOTES, Activity, JobState
 
 
 def state(n_tasks: int | None = 100) -> JobState:

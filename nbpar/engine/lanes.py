@@ -1,0 +1,158 @@
+"""One worker's part of a job as it grows: its stretches of work, what travelled, and where its time went.
+
+Owned by :mod:`nbpar.engine.state`, which folds events into it and asks for an immutable :class:`Lane`. Times count from
+the job's start, in seconds, and are never below 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbpar.engine.events import ChunkDone
+from nbpar.engine.snapshot import Lane, Span, Times, Usage
+
+__all__ = ["MAX_SPANS", "Activity", "GrowingLane"]
+
+MAX_SPANS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a worker does at this moment, as its board slot says.
+
+    `n_done` counts the tasks of the chunk under way that have ended without having been reported.
+    """
+
+    index: int | None
+    since_s: float
+    n_done: int = 0
+    track: tuple[int, int | None] | None = None
+
+
+class GrowingLane:
+    """See the module. One lane may have several workers in turn: one that ended is replaced under the same id."""
+
+    __slots__ = (
+        "_begin_s",
+        "_exit_s",
+        "_frozen",
+        "_init_s",
+        "_is_there",
+        "_last_s",
+        "_n_done",
+        "_past_s",
+        "_pid",
+        "_ready_s",
+        "_received_bytes",
+        "_sent_bytes",
+        "_spans",
+        "_start_s",
+        "_transfer_s",
+        "_work_s",
+        "_worker_id",
+    )
+
+    def __init__(self, worker_id: int) -> None:
+        self._worker_id = worker_id
+        self._pid = self._n_done = self._sent_bytes = self._received_bytes = 0
+        self._begin_s = self._ready_s = 0.0  # of the present worker, or the last one
+        self._is_there = True
+        self._past_s = 0.0  # how long those before it were there, without their `worker_exit`
+        self._start_s = self._init_s = self._transfer_s = self._work_s = self._exit_s = 0.0  # of all of them
+        self._last_s = 0.0  # the end of the last work that was told of
+        self._spans: list[Span] = []
+        self._frozen: tuple[Span, ...] | None = ()  # the same as a tuple; None when it has to be made anew
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def started(self, pid: int, begin_s: float, ready_s: float, init_s: float) -> None:
+        """A worker was asked to start at `begin_s` and was ready at `ready_s`, after an init that took `init_s`."""
+        if self._is_there and self._pid:
+            self.ended(begin_s, 0.0)
+        self._pid, self._is_there = pid, True
+        self._begin_s, self._ready_s = begin_s, max(begin_s, ready_s)
+        init_s = min(init_s, self._ready_s - begin_s)
+        self._init_s += init_s
+        self._start_s += self._ready_s - begin_s - init_s
+
+    def ended(self, at_s: float, exit_s: float) -> None:
+        """The worker has ended, after a `worker_exit` that took `exit_s`."""
+        if self._is_there:
+            there_s = max(0.0, at_s - self._begin_s)
+            exit_s = min(exit_s, there_s)
+            self._past_s += there_s - exit_s
+            self._exit_s += exit_s
+        self._is_there = False
+
+    def done(self, begin_s: float, end_s: float, event: ChunkDone) -> None:
+        """Tasks ended between these two times."""
+        n_tasks, n_bytes = event.stop - event.start, (event.sent_bytes, event.received_bytes)
+        self._n_done += n_tasks
+        self._sent_bytes += event.sent_bytes
+        self._received_bytes += event.received_bytes
+        self._transfer_s += event.unpack_s + event.pack_s
+        self._work_s += end_s - begin_s
+        self._last_s = end_s
+        last = event.stop + event.n_again - 1
+        self._spans.append(Span(begin_s, end_s, event.start, last, n_tasks, event.n_failed, *n_bytes))
+        if len(self._spans) > MAX_SPANS:
+            self._spans = _merge_pairs(self._spans)
+        self._frozen = None
+
+    def work_lost(self, begin_s: float, end_s: float) -> None:
+        """It worked between these two times, and nothing came of it."""
+        begin_s = max(begin_s, self._last_s)  # what had ended since is told of already
+        self._work_s += max(0.0, end_s - begin_s)
+        self._last_s = max(self._last_s, end_s)
+
+    # --- as it is now -------------------------------------------------------------------------------------------------
+
+    def freeze(
+        self, elapsed_s: float, activity: Activity | None, since_s: float | None, usage: tuple[Usage, ...]
+    ) -> Lane:
+        """An immutable picture; `since_s` is when the task of `activity` began, None when none runs."""
+        if self._frozen is None:
+            self._frozen = tuple(self._spans)
+        current_s = 0.0 if since_s is None else max(0.0, elapsed_s - max(since_s, self._last_s))
+        times = self._times(elapsed_s, current_s)
+        as_ready_s = times.wait_s + times.transfer_s + times.work_s
+        return Lane(
+            self._worker_id,
+            self._pid,
+            self._n_done + (0 if activity is None else activity.n_done),
+            times.work_s / as_ready_s if as_ready_s > 0 else 0.0,
+            self._frozen,
+            self._begin_s,
+            self._ready_s,
+            None if since_s is None or activity is None else activity.index,
+            since_s or 0.0,
+            None if activity is None else activity.track,
+            self._is_there,
+            times,
+            self._sent_bytes,
+            self._received_bytes,
+            usage,
+        )
+
+    def _times(self, elapsed_s: float, current_s: float) -> Times:
+        """Parts that add up to the worker's presence; what was measured a little too long is cut."""
+        rest_s = self._past_s + (max(0.0, elapsed_s - self._begin_s) if self._is_there else 0.0)
+        start_s = min(self._start_s, rest_s)
+        rest_s -= start_s
+        init_s = min(self._init_s, rest_s)
+        rest_s -= init_s
+        work_s = min(self._work_s + current_s, rest_s)
+        rest_s -= work_s
+        transfer_s = min(self._transfer_s, rest_s)
+        return Times(start_s, init_s, rest_s - transfer_s, transfer_s, work_s, self._exit_s)
+
+
+def _merge_pairs(spans: list[Span]) -> list[Span]:
+    """Halve the number of spans by merging neighbours, so that a lane stays bounded whatever the number of chunks."""
+    merged = []
+    for left, right in zip(spans[::2], spans[1::2], strict=False):
+        first, last = min(left.first, right.first), max(left.last, right.last)
+        n_tasks, n_failed = left.n_tasks + right.n_tasks, left.n_failed + right.n_failed
+        n_bytes = left.sent_bytes + right.sent_bytes, left.received_bytes + right.received_bytes
+        merged.append(Span(left.begin_s, right.end_s, first, last, n_tasks, n_failed, *n_bytes))
+    return merged + spans[len(merged) * 2 :]
