@@ -4,6 +4,7 @@
 # make lint    formatting, types, layers
 # make soak    five minutes of everything under random kills; every task must be accounted for
 # make bench   nbpar beside its peers, in an environment of their own; writes benchmarks/RESULTS.md
+# make bench-dashboard   of these the dashboard's alone, in JupyterLab and Chromium; the rest of RESULTS.md stays
 # make clean   removes all that the targets above made
 #
 # Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
@@ -23,7 +24,7 @@ CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
 # and nest-asyncio is the one that only ipykernel 6 has.
 KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
 
-.PHONY: help demo lab test lint soak bench run-benchmarks clean chromium
+.PHONY: help demo lab test lint soak bench bench-dashboard run-benchmarks clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,11 @@ soak: $(VENV)/.installed-test
 
 bench:
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) run-benchmarks
+	$(if $(BENCH_ARGS),,@$(MAKE) --no-print-directory bench-dashboard)
+
+# In the environment of the tests, which has JupyterLab and what drives a browser.
+bench-dashboard: $(VENV)/.installed-test $(KERNELS:=/.installed) chromium
+	@$(PY) -m benchmarks --only dashboard --update $(BENCH_ARGS)
 
 run-benchmarks: $(VENV)/.installed-bench
 	@$(PY) -m benchmarks $(BENCH_ARGS)

@@ -19,6 +19,7 @@ from benchmarks.core import Workload
 from benchmarks.costs import collect
 from benchmarks.figures import Figures
 from benchmarks.install import missing
+from benchmarks.merge import merged
 from benchmarks.peers import CLUSTERS, EVERYBODY, LOCAL, OURS, SERIAL
 from benchmarks.studies import STUDIES
 from benchmarks.team import Team
@@ -60,8 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     results.absent.update({name: reason for name, reason in missing().items() if name in results.absent})
     results.spent_s = time.perf_counter() - begin_s
     chosen.out.mkdir(parents=True, exist_ok=True)
-    has_plot = plot.write(results, chosen.out / "results.svg")
     path = chosen.out / "RESULTS.md"
+    if chosen.update:
+        page = path.read_text(encoding="utf-8")
+        rows = report.verdict_lines(results)[2:]
+        path.write_text(merged(page, results.sections, rows), encoding="utf-8")
+        print("\n".join(rows))
+        return 0
+    has_plot = plot.write(results, chosen.out / "results.svg")
     path.write_text(report.render(results, has_plot=has_plot), encoding="utf-8")
     print("\n".join(report.verdict_lines(results)))
     print(f"{path}, after {results.spent_s / 60:.1f} minutes")
@@ -77,10 +84,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME,...", help=f"of: {', '.join(names)}")
     parser.add_argument("--peers", metavar="NAME,...", help=f"beside nbpar and serial, of: {', '.join(EVERYBODY)}")
     parser.add_argument("--quick", action="store_true", help="a smoke test: small sizes, figures that mean nothing")
+    parser.add_argument(
+        "--update", action="store_true", help="replace the sections of the studies in --only, leave the page otherwise"
+    )
     parser.add_argument("--no-costs", action="store_true", help="leave out CPU seconds and memory")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for RESULTS.md and results.svg")
     chosen = parser.parse_args(argv)
     chosen.only = _named(parser, "--only", chosen.only, names)
+    if chosen.update and not set(chosen.only) <= {study.name for study in STUDIES}:
+        parser.error(f"--update needs --only with studies: {', '.join(study.name for study in STUDIES)}")
     named = _named(parser, "--peers", chosen.peers, EVERYBODY)
     chosen.peers = [name for name in EVERYBODY if name in named or name in (OURS, SERIAL)]
     return chosen

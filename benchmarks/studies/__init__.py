@@ -1,8 +1,9 @@
-"""Questions whose answer is a table of their own: the machine, faults, the start, how costs grow."""
+"""Questions whose answer is a table of their own: the machine, faults, the start, how costs grow, the dashboard."""
 
 from __future__ import annotations
 
 from benchmarks.studies.base import Section, Study
+from benchmarks.studies.dashboard import Dashboard
 from benchmarks.studies.faults import Faults
 from benchmarks.studies.first_steps import FirstSteps
 from benchmarks.studies.growth import GrowthOfItems, GrowthOfTasks, GrowthOfWorkers
@@ -10,4 +11,12 @@ from benchmarks.studies.machine import Machine
 
 __all__ = ["STUDIES", "Section", "Study"]
 
-STUDIES: tuple[type[Study], ...] = (Machine, Faults, FirstSteps, GrowthOfTasks, GrowthOfWorkers, GrowthOfItems)
+STUDIES: tuple[type[Study], ...] = (
+    Machine,
+    Faults,
+    FirstSteps,
+    GrowthOfTasks,
+    GrowthOfWorkers,
+    GrowthOfItems,
+    Dashboard,
+)
