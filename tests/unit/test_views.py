@@ -12,11 +12,8 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
-from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
@@ -25,14 +22,13 @@ from hypothesis import strategies as st
 import nbpar.views
 from nbpar.engine.events import Failure, OutputLine
 from nbpar.engine.snapshot import Lane, Snapshot, Span
-from nbpar.views import Controls, choose, dashboard, plain, report, ticker, wording
+from nbpar.views import Controls, choose, dashboard, plain, ticker, wording
 from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
 from nbpar.views.plain import PlainOutput
 from nbpar.views.scene import N_FIELDS, Scene
 from nbpar.views.text import TextView
 
-HOSTILE = "</details><script>alert('x')</script>&\"\x1b[31m\x00\ud800<img src=x onerror=alert(1)>"
 WAIT_S = 10.0
 
 
@@ -79,7 +75,7 @@ def line(text: str, *, stream: Any = "stdout", index: int | None = 17) -> Output
 # --- wording ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["wording", "plain", "report", "cell", "choice"])
+@pytest.mark.parametrize("name", ["wording", "plain", "cell", "choice"])
 def test_examples_in_docstrings_are_true(name: str) -> None:
     module = importlib.import_module(f"nbpar.views.{name}")
     results = doctest.testmod(module)
@@ -128,115 +124,6 @@ def test_a_line_that_the_stream_cannot_encode_is_written_with_escapes() -> None:
     file = io.TextIOWrapper(raw, encoding="ascii")
     plain.put(file, "· \N{SNOWMAN} ok\n")
     assert raw.getvalue() == b"\\xb7 \\u2603 ok\n"
-
-
-# --- the picture that stays -------------------------------------------------------------------------------------------
-
-
-def drawings(html: str) -> list[ET.Element]:
-    """The SVG in the images of a well-formed report."""
-    prefix = "data:image/svg+xml,"
-    sources = [image.attrib["src"] for image in ET.fromstring(html).iter("img")]
-    assert all(source.startswith(prefix) for source in sources)
-    return [ET.fromstring(unquote(source.removeprefix(prefix))) for source in sources]
-
-
-def visible_text(html: str) -> str:
-    return " ".join(" ".join(ET.fromstring(html).itertext()).split())
-
-
-def colours(drawing: ET.Element) -> set[str | None]:
-    return {path.get("stroke") for path in drawing}
-
-
-def test_report_says_everything_in_text_and_draws_a_lane_per_worker() -> None:
-    html = report.to_html(job(status="done", notes=("share it",), n_failed=2, failures=failures(2)))
-    text = visible_text(html)
-    for part in ("map simulate", "done", "1,284 of 2,000 tasks", "312 /s", "took 2.0 s", "share it", "2 failed"):
-        assert part in text
-    assert "#0 item boom ValueError: boom" in text
-    assert len(drawings(html)) == 1 + 2  # the bar and two lanes
-
-
-def test_report_draws_start_up_tasks_and_failures_in_different_colours() -> None:
-    _, first = drawings(report.to_html(job(lanes=(lane(0, n_failed=1),), n_failed=1)))
-    assert {report.STARTING, report.TASK, report.ALTERNATE, report.FAILED, "#fff"} <= colours(first)
-    _, second = drawings(report.to_html(job(lanes=(lane(0),))))
-    assert report.FAILED not in colours(second)
-
-
-def test_hostile_text_does_not_become_markup() -> None:
-    hostile = job(name=HOSTILE, notes=(HOSTILE,), n_failed=1, failures=failures(1, HOSTILE))
-    html = report.to_html(hostile)
-    root = ET.fromstring(html)
-    assert {element.tag for element in root.iter()} <= {
-        *("div", "strong", "span", "img", "details", "summary"),
-        *("table", "tr", "td", "code", "pre"),
-    }
-    assert not [name for element in root.iter() for name in element.attrib if name.startswith("on")]
-    assert "<script>alert('x')</script>" in visible_text(html)
-    html.encode()
-    report.to_text(hostile).encode()
-
-
-def test_report_stays_under_60_kb_for_128_workers_and_hostile_failures() -> None:
-    lanes = tuple(lane(i, 512, n_failed=512 if i % 2 else 3, step_s=0.6) for i in range(128))
-    worst = '"' * 4000
-    big = job(
-        status="done",
-        elapsed_s=320.0,
-        lanes=lanes,
-        notes=(worst,) * 20,
-        n_failed=30_000,
-        failures=failures(100, worst),
-    )
-    html = report.to_html(big)
-    assert 20_000 < len(html.encode()) < 60_000
-    assert len(drawings(html)) == 2
-    assert "more" in visible_text(html)
-
-
-def test_report_is_the_same_for_the_same_snapshot() -> None:
-    assert report.to_html(job()) == report.to_html(job())
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        job(n_tasks=None),
-        job(n_tasks=0, n_done=0, lanes=(), status="done", rate=0.0, eta_s=None, elapsed_s=0.0),
-        job(elapsed_s=0.0),
-        job(n_done=0, n_failed=0, lanes=(replace(lane(), pid=0, spans=()),), status="cancelled"),
-        job(n_failed=5, failures=()),
-    ],
-)
-def test_report_of_odd_jobs_is_well_formed(odd: Snapshot) -> None:
-    html = report.to_html(odd)
-    assert drawings(html)
-    assert odd.status in visible_text(html)
-    assert report.to_text(odd).startswith(f"map simulate: {odd.status}, ")
-
-
-def test_text_report_has_a_line_per_worker_and_per_failure() -> None:
-    lines = report.to_text(job(n_failed=3, failures=failures(2), notes=("share it",))).splitlines()
-    assert lines[1:] == [
-        "  worker 0: 3 tasks, busy 90%",
-        "  worker 1: 3 tasks, busy 90%",
-        "  note: share it",
-        "  #0 item boom: ValueError: boom",
-        "  #1 item boom: ValueError: boom",
-        "  and 1 more failed",
-    ]
-
-
-@given(st.lists(st.tuples(st.integers(0, 560), st.integers(0, 40)), max_size=60), st.integers(1, 12))
-def test_merged_stretches_stay_apart_and_inside(pairs: list[tuple[int, int]], step: int) -> None:
-    merged = report._merge([(a, min(560, a + width)) for a, width in pairs], step)
-    assert all(0 <= left < right <= 560 for left, right in merged)
-    assert all(a[1] <= b[0] for a, b in pairwise(merged))
-    assert len(merged) <= 560 // step + 1
-    for a, _ in pairs:  # nothing that was there is nowhere
-        assert a >= 560 or any(left - step <= a <= right + step for left, right in merged)
 
 
 # --- what the front end is told ---------------------------------------------------------------------------------------
