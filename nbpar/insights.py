@@ -18,7 +18,7 @@ __all__ = ["JobInsights"]
 
 
 class JobInsights(Insights):
-    """Where a job's time went, in numbers; printed, it is a table.
+    """Where a job's time went, in numbers; printed, or as a cell's last expression, it is a table.
 
     Attributes are those of :class:`nbpar.engine.insights.Insights`: `serial_s`, `speedup`, `efficiency`, `workers` and
     others.
@@ -72,3 +72,9 @@ class JobInsights(Insights):
 
     def __str__(self) -> str:
         return insights_text(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows where this is a cell's last expression: the table."""
+        from nbpar.views.report import insights_to_html  # where nobody looks at it, it is not loaded
+
+        return {"text/html": insights_to_html(self), "text/plain": str(self)}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from nbpar.engine.insights import Insights
 from nbpar.engine.snapshot import Bin, Slow, Snapshot, Span, Times, Usage
+from nbpar.insights import JobInsights
 from nbpar.views import picture, report, sections, wording
 from tests.unit.snapshots import HOSTILE, everything, failures, job, lane
 
@@ -190,6 +191,22 @@ def test_insights_alone_are_a_card_with_an_open_table() -> None:
         page.text, "boom done", "serial: 54 s in tasks in 30 s", "Slowest tasks", "worker pid tasks", "1 101"
     )
     assert page.all("details") == [{"open": "open", "style": "margin-top:8px"}]
+
+
+def test_insights_as_a_last_expression_are_html_and_text() -> None:
+    told = JobInsights.of(everything(2))
+    shown = told._repr_mimebundle_()
+    assert shown == {"text/html": report.insights_to_html(told), "text/plain": str(told)}
+    check_markup(shown["text/html"])
+
+
+@given(st.sampled_from([HOSTILE, '"' * 4000, "\N{PILE OF POO}" * 4000]), st.sampled_from([0, 1, 128, 500]))
+@settings(max_examples=12, deadline=None)
+def test_insights_alone_are_small_and_escaped(text: str, n_workers: int) -> None:
+    shown = everything(max(1, n_workers), n_spans=1, text=text)
+    html = report.insights_to_html(Insights.of(shown._replace(lanes=shown.lanes[:n_workers])))
+    check_markup(html)
+    assert len(html.encode()) < 50_000
 
 
 # --- what it draws ----------------------------------------------------------------------------------------------------
