@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from nbpar.backends.base import Backend, Wait
 from nbpar.display import picture, show
-from nbpar.engine.snapshot import Snapshot, Status
+from nbpar.engine.snapshot import Profile, Snapshot, Status
 from nbpar.errors import JobCancelledError, JobInterrupt, NbparError, PoolClosedError, TaskError
 from nbpar.ledger import Ledger
 from nbpar.options import OnError
 from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results, drop_own_frames
+from nbpar.usage import UsageLog
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Waiters, until_done
 from nbpar.worker.context import current_context
@@ -72,6 +73,7 @@ class Job(Ledger[R]):
             job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, on_error=on_error, make_watch=make_watch
         )
         self._backend = backend
+        self._usage = UsageLog()
         self._state.can_pause = backend.can_pause
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
         self.is_taken = False  # whether a blocking call has given the results to its caller
@@ -368,11 +370,18 @@ class Job(Ledger[R]):
         bundle = {"text/plain": repr(self)}
         return bundle if self._display.is_in_this_cell else {**picture(self.snapshot()), **bundle}
 
+    @property
+    def profile(self) -> Profile | None:
+        """Where the tasks' time went, of a job with ``profile=True`` that has ended; else None."""
+        return self.snapshot().profile
+
     def snapshot(self) -> Snapshot:
         """An immutable picture of the job now, for views."""
-        activities = {} if self._over.is_set() else self._backend.activities(self.id)
+        activities = {} if (is_over := self._over.is_set()) else self._backend.activities(self.id)
+        at_s = time.perf_counter() - self._begin_s
+        usage = self._usage.samples if is_over else self._usage.look(at_s, self._backend.pids)
         with self._lock:
-            return self._state.snapshot(time.perf_counter(), activities)
+            return self._state.snapshot(time.perf_counter(), activities, usage)
 
     @property
     def insights(self) -> JobInsights:

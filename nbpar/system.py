@@ -1,18 +1,28 @@
-"""What the system says of a process: what memory is its own, which group limits it, who was killed for want of memory.
+"""What the system says of a process: its own memory, its CPU time, the group that limits it, who was killed and why.
 
-Numbers read, nothing decided. Used by :mod:`nbpar.backends.memory` in the kernel and by :mod:`nbpar.worker.main`. On
-Linux it comes from ``/proc`` and the files of the control groups, version 1 and 2; elsewhere psutil is asked, and there
-are no groups and no counts.
+Numbers read, nothing decided. Used by :mod:`nbpar.backends.memory` and :mod:`nbpar.usage` in the kernel and by
+:mod:`nbpar.worker.main`. On Linux it comes from ``/proc`` and the files of the control groups, version 1 and 2;
+elsewhere psutil is asked, and there are no groups and no counts.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Group", "KillCounter", "group_of", "is_exiting", "numbers_in", "private_bytes"]
+__all__ = [
+    "Group",
+    "KillCounter",
+    "Reading",
+    "group_of",
+    "is_exiting",
+    "numbers_in",
+    "private_bytes",
+    "read_usage",
+]
 
 _PROC = Path("/proc")
 
@@ -68,6 +78,69 @@ def _asked_of_psutil(pid: int) -> int | None:
     except psutil.Error:
         return None
     return int(getattr(told, "private", told.rss))  # macOS tells of no process what is its own
+
+
+class Reading(NamedTuple):
+    """What a process holds, and the CPU time that it has used so far.
+
+    `other_cpu_s` is the part of it that its threads beside the main one have used; 0 where the system does not tell.
+    """
+
+    memory_bytes: int
+    cpu_s: float
+    other_cpu_s: float
+
+
+def read_usage(pid: int) -> Reading | None:
+    """What a process of this user uses; None for one that has ended. 25 us on Linux.
+
+    Examples
+    --------
+    >>> import os
+    >>> reading = read_usage(os.getpid())
+    >>> reading.memory_bytes > 1_000_000, reading.cpu_s > 0.01
+    (True, True)
+    """
+    if sys.platform != "linux":
+        return _usage_from_psutil(pid)
+    try:
+        _size, resident, shared, *_ = _read(f"/proc/{pid}/statm").split()
+        after_name = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except (OSError, ValueError):  # gone, or about to be
+        return None
+    if after_name[0] in (b"Z", b"X"):
+        return None
+    cpu_s = (int(after_name[11]) + int(after_name[12])) / _ticks_per_s()
+    try:
+        main_s = int(_read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):  # a system that was built without it
+        main_s = cpu_s
+    return Reading((int(resident) - int(shared)) * _page_bytes(), cpu_s, max(0.0, cpu_s - main_s))
+
+
+def _read(path: str) -> bytes:
+    """A small file; half the time of `open`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+@functools.cache
+def _ticks_per_s() -> int:
+    return os.sysconf("SC_CLK_TCK")
+
+
+def _usage_from_psutil(pid: int) -> Reading | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        times, memory_bytes = process.cpu_times(), _asked_of_psutil(pid)
+    except psutil.Error:
+        return None
+    return None if memory_bytes is None else Reading(memory_bytes, times.user + times.system, 0.0)
 
 
 _PF_EXITING = 0x4  # include/linux/sched.h

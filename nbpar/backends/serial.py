@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbpar.backends.base import JobSpec, Wait, safe_str, task_error
+from nbpar.backends.measures import Measures
 from nbpar.engine.backoff import delay_s
-from nbpar.engine.events import ChunkDone, Failure, WorkerStarted
+from nbpar.engine.events import ChunkDone, Failure, Sampled, WorkerStarted
 from nbpar.engine.state import Activity
 from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
 from nbpar.options import PoolOptions
@@ -45,8 +46,10 @@ class _Run:
         self.later: list[tuple[float, int, int]] = []  # a heap of (due_s, index, attempt): failed tasks
         # Then each has its own time, and what failed need not wait for all the others.
         self.is_one_by_one = job.options.timeout is not None or job.options.retries > 0
+        self.measures = Measures()
         self.failed = False
         self.cancelled = False
+        self.sampler: Any = None
 
 
 class SerialBackend:
@@ -78,12 +81,17 @@ class SerialBackend:
         """Run a job."""
         if self._closed:
             raise PoolClosedError("this pool was shut down; make another one")
-        if not self._began:
+        begin_s, is_first = time.perf_counter(), not self._began
+        if is_first:
             self._begin()
+        ready_s = time.perf_counter() if is_first and self._options.worker_init is not None else begin_s
         catch_bars(own_process=False)
-        self._runs[job.job_id] = _Run(job, self._context)
-        now_s = time.perf_counter()
-        job.sink.apply(WorkerStarted(self._worker_id, os.getpid(), now_s, now_s))
+        self._runs[job.job_id] = run = _Run(job, self._context)
+        if job.options.profile:
+            from nbpar.worker.profile import Sampler
+
+            run.sampler = Sampler(lambda data: job.sink.apply(Sampled(self._worker_id, job.job_id, data)))
+        job.sink.apply(WorkerStarted(self._worker_id, os.getpid(), begin_s, ready_s, ready_s - begin_s))
         self.feed(job.job_id, job.n_available, closed=job.closed, todo=job.todo)
 
     def _begin(self) -> None:
@@ -151,9 +159,12 @@ class SerialBackend:
         outer, words = current_context(), bytes(slot.words)
         set_context(context, whole_process=False)
         try:
+            usable = [unwrapped(item) for item in items]
+            if run.sampler is not None:
+                run.sampler.start()
             run_chunk(
                 run.work,
-                [unwrapped(item) for item in items],
+                usable,
                 chunk_id=chunk_id,
                 start=start,
                 context=context,
@@ -161,6 +172,8 @@ class SerialBackend:
                 report=report,
             )
         finally:
+            if run.sampler is not None:
+                run.sampler.stop()
             set_context(outer, whole_process=False)
             slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
         if interrupts:
@@ -171,6 +184,9 @@ class SerialBackend:
         first, stop = report.first, report.first + report.n_ended
         failures = dict(report.failures)
         values = iter(report.values)
+        slow = run.measures.slow_task(job, self._worker_id, report.longest_index, report.longest_s)
+        if slow is not None:
+            job.sink.apply(slow)
         n_failed = n_again = 0
         for index in range(first, stop):
             error = failures.get(index)
@@ -190,7 +206,19 @@ class SerialBackend:
             n_failed += 1
             self._failed(run, error, index)
         if stop > first:
-            job.sink.apply(ChunkDone(self._worker_id, first, stop - n_again, report.begin_s, report.end_s, n_failed))
+            job.sink.apply(
+                ChunkDone(
+                    self._worker_id,
+                    first,
+                    stop - n_again,
+                    report.begin_s,
+                    report.end_s,
+                    n_failed,
+                    longest_index=report.longest_index,
+                    longest_s=report.longest_s,
+                    n_again=n_again,
+                )
+            )
 
     def _failed(self, run: _Run, error: BaseException, index: int) -> None:
         job = run.job
