@@ -438,7 +438,7 @@ def nothing_left() -> Iterator[None]:
         return not left
 
     with contextlib.suppress(AssertionError):
-        until(is_clean, within_s=5.0)
+        until(is_clean, within_s=30.0)
     assert not left, f"left behind: {left}"
 
 
