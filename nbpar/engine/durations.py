@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from functools import cache
 
 from nbpar.engine.snapshot import Bin
 
@@ -26,31 +25,29 @@ SLOW_S = 0.001
 """Shorter tasks are never called slow: their item is not worth its repr."""
 
 
-@cache
-def _edges() -> list[float]:
-    return [10 ** (step / STEPS) for step in range(SHORTEST_EXPONENT * STEPS, LONGEST_EXPONENT * STEPS + 1)]
+# What lies before the first edge counts in the first bin, what lies behind the last in the last.
+_EDGES = [10 ** (step / STEPS) for step in range(SHORTEST_EXPONENT * STEPS, LONGEST_EXPONENT * STEPS + 1)]
+_INNER_EDGES = _EDGES[1:-1]
 
 
 class Histogram:
     """Counts tasks by their duration."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._counts = [0] * (len(_EDGES) - 1)
         self._bins: tuple[Bin, ...] | None = ()
 
     def add(self, duration_s: float, n_tasks: int) -> None:
         """So many tasks took so long."""
-        edges = _edges()
-        step = min(max(bisect_right(edges, duration_s) - 1, 0), len(edges) - 2)
-        self._counts[step] = self._counts.get(step, 0) + n_tasks
+        self._counts[bisect_right(_INNER_EDGES, duration_s)] += n_tasks
         self._bins = None
 
     def bins(self) -> tuple[Bin, ...]:
         """All bins from the first to the last that has tasks."""
         if self._bins is None:
-            edges, counts = _edges(), self._counts
-            steps = range(min(counts), max(counts) + 1)
-            self._bins = tuple(Bin(edges[step], edges[step + 1], counts.get(step, 0)) for step in steps)
+            filled = [step for step, n_tasks in enumerate(self._counts) if n_tasks]
+            steps = range(filled[0], filled[-1] + 1)
+            self._bins = tuple(Bin(_EDGES[step], _EDGES[step + 1], self._counts[step]) for step in steps)
         return self._bins
 
 

@@ -86,15 +86,15 @@ class GrowingLane:
 
     def done(self, begin_s: float, end_s: float, event: ChunkDone) -> None:
         """Tasks ended between these two times."""
-        n_tasks, n_bytes = event.stop - event.start, (event.sent_bytes, event.received_bytes)
-        self._n_done += n_tasks
-        self._sent_bytes += event.sent_bytes
-        self._received_bytes += event.received_bytes
+        start, stop, sent_bytes, received_bytes = event.start, event.stop, event.sent_bytes, event.received_bytes
+        self._n_done += stop - start
+        self._sent_bytes += sent_bytes
+        self._received_bytes += received_bytes
         self._transfer_s += event.unpack_s + event.pack_s
         self._work_s += end_s - begin_s
         self._last_s = end_s
-        last = event.stop + event.n_again - 1
-        self._spans.append(Span(begin_s, end_s, event.start, last, n_tasks, event.n_failed, *n_bytes))
+        last = stop + event.n_again - 1
+        self._spans.append(Span(begin_s, end_s, start, last, stop - start, event.n_failed, sent_bytes, received_bytes))
         if len(self._spans) > MAX_SPANS:
             self._spans = _merge_pairs(self._spans)
         self._frozen = None

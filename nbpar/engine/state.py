@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from nbpar.engine.advice import Adviser
 from nbpar.engine.durations import N_SLOWEST, Histogram
 from nbpar.engine.events import (
     ChunkDone,
     Failure,
+    LostUpdate,
     Note,
     Restored,
     Sampled,
+    SentAgain,
     SlowTask,
     WorkerEnded,
     WorkerStarted,
@@ -30,7 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Activity", "JobState", "StateEvent"]
 
-StateEvent = ChunkDone | WorkerStarted | WorkerEnded | Failure | Note | Restored | WorkLost | SlowTask | Sampled
+StateEvent = (
+    ChunkDone
+    | WorkerStarted
+    | WorkerEnded
+    | Failure
+    | Note
+    | Restored
+    | WorkLost
+    | SlowTask
+    | Sampled
+    | SentAgain
+    | LostUpdate
+)
 
 MAX_UNFOLDED = 256
 MAX_FAILURES = 100
@@ -66,6 +81,7 @@ class JobState:
         self._lanes: dict[int, GrowingLane] = {}
         self._failures: list[Failure] = []
         self._notes: list[str] = []
+        self.adviser = Adviser()
         self.merged: Merged | None = None  # set for a job that is profiled
         self._aloud: list[str] = []
         self._n_restored = 0
@@ -117,6 +133,9 @@ class JobState:
                 self._n_restored += event.n_tasks
             case SlowTask():
                 self._slow_task(event)
+            case SentAgain() | LostUpdate():
+                if (text := self.adviser.heed(event)) is not None:
+                    self._aloud.append(text)
 
     def _worker_news(self, event: WorkerStarted | WorkerEnded | WorkLost) -> None:
         lane = self._lane(event.worker_id)
@@ -169,7 +188,7 @@ class JobState:
         for worker_id, lane in sorted(self._lanes.items()):
             activity = activities.get(worker_id)
             lanes.append(lane.freeze(elapsed_s, activity, self._since_s(activity), usage.get(worker_id, ())))
-        return Snapshot(
+        snapshot = Snapshot(
             job_id=self.job_id,
             name=self.name,
             status=self.status,
@@ -191,6 +210,7 @@ class JobState:
             kernel_s=self._kernel_s,
             profile=self.merged.profile() if self.merged is not None and end_s is not None else None,
         )
+        return self.adviser.add_to(snapshot)
 
     def _since_s(self, activity: Activity | None) -> float | None:
         """When the task began that runs by this, from the job's start; None when none does."""
@@ -199,20 +219,22 @@ class JobState:
         return self._from_begin(activity.since_s)
 
     def _chunk_done(self, event: ChunkDone) -> None:
-        n_tasks = event.stop - event.start
+        # The only event of which there may be thousands a second: 2 us each.
+        start, stop, begin_s, end_s = event.start, event.stop, event.begin_s, event.end_s
+        n_tasks, rest_s = stop - start, end_s - begin_s
         self._n_done += n_tasks
         self._kernel_s += event.kernel_s
-        begin_s = self._from_begin(event.begin_s)
-        end_s = max(begin_s, event.end_s - self._begin_s)
-        self._lane(event.worker_id).done(begin_s, end_s, event)
-        if n_tasks <= 0:
-            return
-        rest_s, n_rest = event.end_s - event.begin_s, n_tasks + event.n_again
-        if event.start <= event.longest_index < event.stop:
+        begin_s, end_s = begin_s - self._begin_s, end_s - self._begin_s
+        if begin_s < 0.0 or end_s < begin_s:
+            begin_s = max(0.0, begin_s)
+            end_s = max(begin_s, end_s)
+        (self._lanes.get(event.worker_id) or self._lane(event.worker_id)).done(begin_s, end_s, event)
+        n_rest = n_tasks + event.n_again
+        if start <= event.longest_index < stop:
             self._durations.add(event.longest_s, 1)
             rest_s, n_tasks, n_rest = rest_s - event.longest_s, n_tasks - 1, n_rest - 1
-        if n_tasks:
-            self._durations.add(max(0.0, rest_s) / n_rest, n_tasks)
+        if n_tasks > 0:
+            self._durations.add(rest_s / n_rest, n_tasks)
 
     def _slow_task(self, event: SlowTask) -> None:
         known = self._slowest.get(event.task_index)  # of a task that was tried again

@@ -6,8 +6,9 @@ import html
 import math
 import re
 
+from nbpar.engine import insights
 from nbpar.engine.events import Failure
-from nbpar.engine.snapshot import Lane, Snapshot
+from nbpar.engine.snapshot import Snapshot
 
 __all__ = [
     "clean",
@@ -111,10 +112,10 @@ def percent(share: float) -> str:
 
 
 def speedup(snapshot: Snapshot) -> float | None:
-    """Time spent in tasks over time that passed, None where it says nothing (one worker, or hardly any time yet)."""
+    """How much faster than without workers; None where that says nothing (one worker, or hardly any time yet)."""
     if len(snapshot.lanes) < 2 or snapshot.elapsed_s < 0.2 or not snapshot.n_done:
         return None
-    return sum(_busy_s(lane, snapshot.elapsed_s) for lane in snapshot.lanes) / snapshot.elapsed_s
+    return insights.speedup(snapshot)
 
 
 def figures(snapshot: Snapshot) -> list[str]:
@@ -156,7 +157,3 @@ def scale(t_end: float, n: int = 6) -> list[float]:
     if rough > 3600:
         step = 3600.0 * math.ceil(rough / 3600)
     return [round(i * step, 9) for i in range(int(t_end / step + 1e-9) + 1)]
-
-
-def _busy_s(lane: Lane, elapsed_s: float) -> float:
-    return lane.busy * max(0.0, elapsed_s - lane.ready_s)
