@@ -14,7 +14,7 @@ from nbpar.errors import OptionsError
 from nbpar.future import TaskFuture
 from nbpar.history import jobs
 from nbpar.job import Job
-from nbpar.options import OnError
+from nbpar.options import OnError, Progress
 from nbpar.worker.context import CurrentTask, PerWorker, current_task, track
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     retries: int = 0,
     on_error: OnError = "raise",
     seed: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -78,8 +78,10 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     seed : int, optional
         Makes ``nbpar.current_task().rng``, `random` and `numpy.random` in each task depend on this and on the item's
         index only.
-    progress : bool, optional
-        Whether to show the job; by default in a notebook and in a terminal, once it has taken 0.3 s.
+    progress : bool or "detail", optional
+        Whether to show the job; by default in a notebook and in a terminal, once it has taken 0.3 s. True: also where
+        the output is a file or the log of a CI run, by a line now and then. ``"detail"``: in a terminal, with a row for
+        each worker.
     name : str, optional
         What the dashboard calls the job.
     max_in_flight : int, optional
@@ -145,7 +147,7 @@ def starmap(
     retries: int = 0,
     on_error: OnError = "raise",
     seed: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -199,7 +201,7 @@ def imap(
     retries: int = 0,
     on_error: OnError = "raise",
     seed: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -262,7 +264,7 @@ def map_async(
     retries: int = 0,
     on_error: OnError = "raise",
     seed: int | None = None,
-    progress: bool | None = None,
+    progress: Progress = None,
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbpar.engine.events import NO_WORKER, OutputLine
 from nbpar.engine.snapshot import Snapshot
+from nbpar.options import Progress
 from nbpar.views import choose
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls
@@ -131,7 +132,7 @@ class Display:
         return cell is not None and cell.is_running
 
 
-def watch_job(job: Any, progress: bool | None, cell: Cell | None) -> Watch:
+def watch_job(job: Any, progress: Progress, cell: Cell | None) -> Watch:
     """Begin to show a job, below the cell that it came from."""
     view = choose(progress, cell=cell, controls=_controls(job, cell))
     is_background = job.is_held and cell is not None

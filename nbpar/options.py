@@ -23,6 +23,7 @@ __all__ = [
     "JobOptions",
     "OnError",
     "PoolOptions",
+    "Progress",
     "Serializer",
     "StartMethod",
     "default_start_method",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 OnError = Literal["raise", "return", "skip"]
+Progress = bool | Literal["detail"] | None
 StartMethod = Literal["forkserver", "spawn", "fork", "threads", "serial"]
 Serializer = Literal["auto", "dill"]
 
@@ -100,7 +102,7 @@ class JobOptions:
     retries: int = 0
     on_error: OnError = "raise"
     seed: int | None = None
-    progress: bool | None = None
+    progress: Progress = None
     name: str | None = None
     max_in_flight: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
@@ -111,8 +113,10 @@ class JobOptions:
         _whole("retries", self.retries, least=0)
         _one_of("on_error", self.on_error, get_args(OnError))
         _whole("seed", self.seed, least=0, none="a fresh seed")
-        if self.progress is not None and not isinstance(self.progress, bool):
-            raise OptionsError("progress", self.progress, "True, False, or None to decide by where the code runs")
+        progress: Any = self.progress  # what came may be anything, also what compares in ways of its own
+        if not (progress is None or isinstance(progress, bool) or (isinstance(progress, str) and progress == "detail")):
+            allowed = "True, False, 'detail' (in a terminal, a row for each worker), or None (by where the code runs)"
+            raise OptionsError("progress", progress, allowed)
         if self.name is not None and not isinstance(self.name, str):
             raise OptionsError("name", self.name, "a string, or None for the function's name")
         _whole("max_in_flight", self.max_in_flight, least=1, none="bounded by chunks and workers")
@@ -135,7 +139,7 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
     retries: int,
     on_error: OnError,
     seed: int | None,
-    progress: bool | None,
+    progress: Progress,
     name: str | None,
     max_in_flight: int | None,
     checkpoint: str | os.PathLike[str] | None,

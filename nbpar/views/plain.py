@@ -9,13 +9,14 @@ from typing import IO
 
 from nbpar.engine.events import NO_WORKER, OutputLine
 from nbpar.engine.snapshot import Snapshot
+from nbpar.views import terminal
 from nbpar.views.cell import Cell
 
-__all__ = ["PlainOutput", "label", "write_lines"]
+__all__ = ["PlainOutput", "label", "put", "write_lines"]
 
 
-def label(line: OutputLine) -> str:
-    """The line with who wrote it in front.
+def label(line: OutputLine, file: IO[str] | None = None) -> str:
+    """The line with who wrote it in front, in characters that `file` has.
 
     Examples
     --------
@@ -27,6 +28,8 @@ def label(line: OutputLine) -> str:
     if line.worker_id == NO_WORKER:
         return f"nbpar: {line.text}"
     item = "" if line.index is None else f" · item {line.index}"
+    if item and terminal.is_ascii(file):
+        item = f", item {line.index}"
     return f"[worker {line.worker_id}{item}] {line.text}"
 
 
@@ -40,8 +43,8 @@ def write_lines(lines: Iterable[OutputLine], cell: Cell | None = None) -> None:
             write_lines(lines)
         return
     for stream, run in groupby(lines, key=lambda line: line.stream):
-        text = "".join(label(line) + "\n" for line in run)
-        put(sys.stdout if stream == "stdout" else sys.stderr, text)
+        file = sys.stdout if stream == "stdout" else sys.stderr
+        put(file, "".join(label(line, file) + "\n" for line in run))
 
 
 def put(file: IO[str] | None, text: str) -> None:

@@ -33,6 +33,7 @@ BAD_JOB_OPTIONS: list[tuple[str, Any]] = [
     ("seed", -1),
     ("seed", "x"),
     ("progress", 1),
+    ("progress", "details"),
     ("name", 5),
     ("max_in_flight", 0),
     ("checkpoint", 5),

@@ -22,12 +22,11 @@ from hypothesis import strategies as st
 import nbpar.views
 from nbpar.engine.events import Failure, OutputLine
 from nbpar.engine.snapshot import Lane, Snapshot, Span
-from nbpar.views import Controls, choose, dashboard, plain, ticker, wording
+from nbpar.views import Controls, dashboard, plain, ticker, wording
 from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
 from nbpar.views.plain import PlainOutput
 from nbpar.views.scene import N_FIELDS, Scene
-from nbpar.views.text import TextView
 
 WAIT_S = 10.0
 
@@ -432,76 +431,7 @@ def test_ipykernel_6_gets_the_parent_in_the_message() -> None:
     assert sent == [("socket", "update_display_data", content, {"header": {"msg_id": "cell 3"}}, b"display_data")]
 
 
-# --- the terminal's view ----------------------------------------------------------------------------------------------
-
-
-def screen(text: str) -> list[str]:
-    """What a terminal shows after `text`: a carriage return writes over the line."""
-    return [shown.rstrip("\r").split("\r")[-1].rstrip() for shown in text.replace("\x1b[A", "").split("\n")]
-
-
-def test_bar_shows_the_snapshots_own_figures_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
-    view = TextView()
-    view.open(job(n_done=500))
-    view.update(job(n_done=1000, n_failed=2, failures=failures(2)))
-    shown = screen(capsys.readouterr().err)[-1]
-    assert shown.startswith("map simulate  50%|")
-    assert shown.endswith("1,000 of 2,000 tasks · 2 failed · 312 /s · 2.3 s left · 1.7\N{MULTIPLICATION SIGN} serial")
-    view.close(job(n_done=2000, n_failed=2, failures=failures(1), status="done"))
-    end = screen(capsys.readouterr().err)
-    assert end[0].startswith("map simulate 100%|")
-    assert "took 2.0 s" in end[0]
-    assert end[1:3] == ["  #0  item boom  ValueError: boom", "  and 1 more"]
-
-
-def test_lines_stand_above_the_bar_and_never_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    view = TextView()
-    view.open(job(n_tasks=None))
-    view.write([line("one"), line("two", stream="stderr")])
-    view.close(job(n_tasks=None, status="cancelled"))
-    shown = screen(terminal.getvalue())
-    assert shown[:2] == ["[worker 1 · item 17] one", "[worker 1 · item 17] two"]
-    assert shown[2].startswith("map simulate cancelled 1,284 tasks")
-
-
-def test_lines_of_a_job_without_a_bar_are_written(capsys: pytest.CaptureFixture[str]) -> None:
-    TextView().write([line("early")])
-    assert capsys.readouterr().out == "[worker 1 · item 17] early\n"
-
-
-# --- which view -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ui", "in_kernel", "tty", "progress", "expected"),
-    [
-        ("", False, False, None, PlainOutput),
-        ("", False, True, None, TextView),
-        ("", False, False, True, TextView),
-        ("", False, True, False, PlainOutput),
-        ("", True, False, None, Dashboard),
-        ("", True, False, False, PlainOutput),
-        ("off", True, True, True, PlainOutput),
-        ("text", True, False, None, TextView),
-        ("html", True, False, None, Dashboard),
-        ("anywidget", True, False, False, Dashboard),
-        ("text", False, False, False, TextView),
-        ("nonsense", False, False, None, PlainOutput),
-    ],
-)
-def test_the_view_suits_the_place(
-    monkeypatch: pytest.MonkeyPatch, *, ui: str, in_kernel: bool, tty: bool, progress: bool | None, expected: type
-) -> None:
-    monkeypatch.setenv("NBPAR_UI", ui)
-    monkeypatch.setattr(Cell, "current", classmethod(lambda cls: FakeCell() if in_kernel else None))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: tty, raising=False)
-    view = choose(progress, cell=Cell.current(), controls=None)
-    assert type(view) is expected
-    if isinstance(view, Dashboard):
-        assert view._live is (ui != "html")
+# --- what is loaded -------------------------------------------------------------------------------------------------
 
 
 def test_importing_the_views_is_cheap() -> None:
