@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from nbpar.engine.events import OutputLine, Sampled
+from nbpar.engine.events import LostUpdate, OutputLine, Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity, StateEvent
@@ -338,7 +338,9 @@ class ShuttingDown:
     """Somebody ends all that the kernel has started: workers are not to be replaced."""
 
 
-WorkerEvent = ShuttingDown | Heavy | Left | Ready | NotReady | Gone | TasksEnded | NoJob | Printed | Sampled
+WorkerEvent = (
+    ShuttingDown | Heavy | Left | Ready | NotReady | Gone | TasksEnded | NoJob | Printed | Sampled | LostUpdate
+)
 
 
 class Prepared(Protocol):

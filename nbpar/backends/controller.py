@@ -33,7 +33,17 @@ from nbpar.backends.base import (
 from nbpar.backends.losses import describe_end, loss_error, lost_time
 from nbpar.backends.measures import Measures
 from nbpar.backends.memory import MemoryWatch
-from nbpar.engine.events import ChunkDone, Failure, Note, OutputLine, Sampled, WorkerEnded, WorkerStarted, WorkLost
+from nbpar.engine.events import (
+    ChunkDone,
+    Failure,
+    LostUpdate,
+    Note,
+    OutputLine,
+    Sampled,
+    WorkerEnded,
+    WorkerStarted,
+    WorkLost,
+)
 from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker, Tell
 from nbpar.engine.plans import JobPlan, Running
 from nbpar.engine.scheduler import Scheduler
@@ -286,7 +296,7 @@ class Controller:
                 self._worker_gone(event)
             case Heavy():
                 self._worker_heavy(event)
-            case Sampled():
+            case Sampled() | LostUpdate():
                 if (record := self._jobs.get(event.job_id)) is not None:
                     record.job.sink.apply(event)
             case NoJob():

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from nbpar.backends.base import Heavy, Left, NoJob, NotReady, Printed, Ready, TasksEnded, WorkerEvent, safe_str
-from nbpar.engine.events import Sampled
+from nbpar.engine.events import LostUpdate, Sampled
 from nbpar.errors import SerializationError
 from nbpar.wire.channel import Message
 from nbpar.wire.codec import Codec, DecodeFailure
@@ -51,6 +51,8 @@ def to_event(codec: Codec, worker_id: int, pid: int, begin_s: float, message: Me
             return Heavy(worker_id, numbers[0])
         case Kind.SAMPLED:
             return Sampled(worker_id, numbers[0], bytes(message.payload))
+        case Kind.CHANGED:
+            return LostUpdate(numbers[0], tuple(bytes(message.payload).decode("utf-8", "replace").split("\n")))
         case Kind.NO_JOB:
             return NoJob(worker_id, numbers[0], decode_exception(message.payload)[0])
     return None

@@ -139,8 +139,9 @@ class SentAgain(NamedTuple):
 
 
 class LostUpdate(NamedTuple):
-    """Tasks have changed objects of the notebook by these names in their worker, where the change is lost."""
+    """Tasks of a job have changed what its function brought by these names, in a worker, where the change is lost."""
 
+    job_id: int
     names: tuple[str, ...]
 
 

@@ -25,7 +25,7 @@ def lost_update(names: tuple[str, ...]) -> str:
     '`cache` was changed by tasks in their workers, where the change is lost: return it instead, or use \
 nbpar.per_worker for what shall stay there'
     """
-    named = [f"`{name}`" for name in names]
+    named = [name if " " in name else f"`{name}`" for name in names]
     if len(named) > 1:
         named[-2:] = [f"{named[-2]} and {named[-1]}"]
     was, is_lost, it = ("was", "the change is", "it") if len(names) == 1 else ("were", "the changes are", "them")

@@ -38,6 +38,8 @@ HEAVY      bytes                                 -                      - (it ho
                                                                         now that a task has ended)
 LEFT       -                                     time of `worker_exit`  - (it ends)
 SAMPLED    job                                   -                      payload: what its profiler saw since the last
+CHANGED    job                                   -                      payload: UTF-8 names, in lines, of what tasks
+                                                                        have changed of what its function brought
 ========== ===================================== ====================== ==============================================
 
 Buffers travel in the message or lie in an arena; descriptors go only to the worker.
@@ -78,6 +80,7 @@ class Kind(enum.IntEnum):
     HEAVY = 23
     SAMPLED = 24
     LEFT = 25
+    CHANGED = 26
 
 
 class ChunkFlag:

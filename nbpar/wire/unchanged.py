@@ -12,7 +12,7 @@ from typing import Any
 
 from nbpar.wire.names import MAIN_MODULES, goes_by_name, importable
 
-__all__ = ["State", "state_of"]
+__all__ = ["State", "names_in", "state_of"]
 
 _FIXED_TYPES: set[type] = {
     int,
@@ -103,21 +103,21 @@ def _add_function(function: types.FunctionType, parts: list[object], seen: set[i
     except ValueError:  # an empty cell: a name that is not bound yet
         return False
     parts.append(code)
-    for name in _names_in(code):
+    for name in names_in(code):
         if name in known:
             parts.append(name)
             values.append(known[name])
     return all(_add(one, parts, seen) for one in values)
 
 
-def _names_in(code: types.CodeType) -> tuple[str, ...]:
+def names_in(code: types.CodeType) -> tuple[str, ...]:
     """Names that the code, or code inside it, may look up in the globals."""
     names = _names.get(code)
     if names is None:
         found = dict.fromkeys(code.co_names)
         for one in code.co_consts:
             if isinstance(one, types.CodeType):
-                found.update(dict.fromkeys(_names_in(one)))
+                found.update(dict.fromkeys(names_in(one)))
         if len(_names) >= _MAX_CODES:
             _names.clear()
         names = _names[code] = tuple(found)

@@ -43,6 +43,7 @@ from nbpar.worker.boot import (
     use_environment,
     use_threads,
 )
+from nbpar.worker.changes import Captured, captured_by
 from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
 from nbpar.worker.memory import OwnMemory
@@ -105,6 +106,8 @@ class _Worker:
         # Payload, and buffers or the id of the memory that has them. Bounded by the kernel, which sends FORGET.
         self.functions: dict[str, tuple[bytes, list[bytes], int] | SerializationError] = {}
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
+        self.captured: dict[int, Captured] = {}  # of the jobs whose function brought something that can change
+        self.captures_nothing: set[str] = set()  # keys of other functions
         self.samplers: dict[int, Any] = {}  # of the jobs that are profiled
         self.streams: tuple[Any, ...] = ()
         self.surroundings = Surroundings("", (), {}, [])
@@ -158,12 +161,14 @@ class _Worker:
                 self._define(message)
             case Kind.FORGET:
                 self.functions.pop(message.head.decode(), None)
+                self.captures_nothing.discard(message.head.decode())
             case Kind.FOLLOW:
                 self._follow_kernel(message)
             case Kind.JOB:
                 self._begin_job(message)
             case Kind.END_JOB:
                 self.jobs.pop(message.numbers[0], None)
+                self.captured.pop(message.numbers[0], None)
                 self.samplers.pop(message.numbers[0], None)
             case Kind.SHARE if message.fds:  # else there was no descriptor free for it
                 shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
@@ -232,6 +237,11 @@ class _Worker:
             apply_warning_filters(filters)
         seed = int.from_bytes(message.payload, "little")
         self.jobs[job_id] = Work(function, bool(flags & JobFlag.STAR), seed, bool(flags & JobFlag.SEEDED))
+        if (key := message.head.decode()) not in self.captures_nothing:
+            if (captured := captured_by(function)) is not None:
+                self.captured[job_id] = captured
+            else:
+                self.captures_nothing.add(key)
         if flags & JobFlag.PROFILED:
             from nbpar.worker.profile import Sampler
 
@@ -261,12 +271,16 @@ class _Worker:
         self.context.seed = work.seed
 
         def report(one: Report) -> None:
+            if captured is not None and (changed := captured.look(one.end_s - one.begin_s)):
+                names = "\n".join(changed).encode("utf-8", "backslashreplace")
+                self.sender.send(Message(Kind.CHANGED, (job_id, 0, 0, 0, 0), payload=names))
             if one.final and sampler is not None:  # before the kernel knows that this was all
                 sampler.stop()
             if one.final and type(items) is list:
                 items.clear()  # before the kernel knows: it may then put the next arguments where these were
             self._send_report(job_id, chunk_id, one)
 
+        captured = self.captured.get(job_id)
         sampler = self.samplers.get(job_id)
         if sampler is not None:
             sampler.start()
