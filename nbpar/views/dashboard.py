@@ -92,7 +92,9 @@ class Dashboard:
         return controls is not None and controls.is_waited_for()
 
     def write(self, lines: list[OutputLine]) -> None:
-        """Write workers' lines into the cell."""
+        """Write workers' lines into the cell, and keep the last ones for the card."""
+        if self._live:
+            self._scene.write(lines)
         if not self.is_copy:
             write_lines(lines, self._cell)
 
@@ -133,6 +135,8 @@ class _Link:
         """Take a message of the front end; called on the main thread, or on a subshell's while a cell runs."""
         if not isinstance(content, dict):
             return
+        if "width" in content:
+            self.scene.set_width(content["width"])
         if content.get("want") == "all":
             self.wants_all = True
             if self.has_ended:

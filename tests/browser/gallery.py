@@ -12,12 +12,14 @@ No Jupyter, no kernel. For tests of what the card draws and says, and for pictur
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from playwright.sync_api import Browser, Locator
 
 import nbpar.views
+from nbpar.engine.events import OutputLine
 from nbpar.engine.snapshot import Snapshot
 from nbpar.views.scene import Scene
 
@@ -106,11 +108,12 @@ class Gallery:
         self,
         snapshot: Snapshot,
         *,
+        lines: Sequence[OutputLine] = (),
         cell_is_running: bool = True,
         can_cancel: bool = True,
     ) -> LiveCard:
         """Draw a job on the page, below the others."""
-        return LiveCard(self, snapshot, cell_is_running=cell_is_running, can_cancel=can_cancel)
+        return LiveCard(self, snapshot, lines, cell_is_running=cell_is_running, can_cancel=can_cancel)
 
     def close(self) -> None:
         """Close the page."""
@@ -123,10 +126,19 @@ class LiveCard:
     ``root`` is its place in the page, ``scene`` what the kernel would keep of it.
     """
 
-    def __init__(self, gallery: Gallery, snapshot: Snapshot, *, cell_is_running: bool, can_cancel: bool) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        snapshot: Snapshot,
+        lines: Sequence[OutputLine],
+        *,
+        cell_is_running: bool,
+        can_cancel: bool,
+    ) -> None:
         self.page = gallery.page
         self.scene = Scene()
         self._cell_is_running = cell_is_running
+        self.scene.write(list(lines))
         self.scene.change(snapshot, cell_is_running=cell_is_running)
         full = json.loads(json.dumps(self.scene.full()))
         self._index: int = self.page.evaluate("([scene, can]) => window.show(scene, can)", [full, can_cancel])

@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 import nbpar
-from nbpar.engine.events import Failure
-from nbpar.engine.snapshot import Snapshot
+from nbpar.engine.events import Failure, OutputLine
+from nbpar.engine.snapshot import Slow, Snapshot
 from nbpar.notebook.status import status_text
 from nbpar.store import files
 from nbpar.store.journal import Journal
@@ -477,9 +477,15 @@ def test_hostile_text_is_text_in_the_report(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_hostile_text_is_plain_when_it_goes_to_the_widget(text: str) -> None:
-    message = Scene().change(hostile_snapshot(text), cell_is_running=True)
-    shown = [message["name"], *message["notes"], *(part for row in message["failures"] for part in row[1:])]
-    assert len(shown) == 6
+    scene = Scene()
+    scene.write([OutputLine(0, 1, "stdout", text)])
+    snapshot = hostile_snapshot(text)._replace(advice=(text,), slowest=(Slow(0, 1.0, 0, text),))
+    message = scene.change(snapshot, cell_is_running=True)
+    shown = [message["name"], *message["notes"], *message["advice"], message["slowest"][0][3]]
+    shown += message["lines"][0][3].splitlines()
+    for _, item, error, _, trace in message["failures"]:
+        shown += [item, error, *trace.splitlines()]
+    assert len(shown) > 10
     for part in shown:
         part.encode()
         assert part.isprintable() and not BIDI.search(part), "and the front end only ever sets it as text"

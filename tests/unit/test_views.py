@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import io
-import json
 import logging
 import subprocess
 import sys
@@ -16,17 +15,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import nbpar.views
 from nbpar.engine.events import Failure, OutputLine
-from nbpar.engine.snapshot import Lane, Snapshot, Span
+from nbpar.engine.snapshot import Lane, Snapshot, Span, Times
 from nbpar.views import Controls, dashboard, plain, ticker, wording
 from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
+from nbpar.views.merging import N_FIELDS
 from nbpar.views.plain import PlainOutput
-from nbpar.views.scene import N_FIELDS, Scene
 
 WAIT_S = 10.0
 
@@ -43,7 +40,8 @@ def lane(worker_id: int = 0, n_spans: int = 3, *, n_failed: int = 0, step_s: flo
     spans = tuple(
         Span(0.1 + i * step_s, 0.1 + (i + 0.9) * step_s, i, i, 1, 1 if i < n_failed else 0) for i in range(n_spans)
     )
-    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, spans, ready_s=0.1)
+    times = Times(start_s=0.1, wait_s=0.19, work_s=1.71)
+    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, spans, ready_s=0.1, times=times)
 
 
 def job(**changes: Any) -> Snapshot:
@@ -123,88 +121,6 @@ def test_a_line_that_the_stream_cannot_encode_is_written_with_escapes() -> None:
     file = io.TextIOWrapper(raw, encoding="ascii")
     plain.put(file, "· \N{SNOWMAN} ok\n")
     assert raw.getvalue() == b"\\xb7 \\u2603 ok\n"
-
-
-# --- what the front end is told ---------------------------------------------------------------------------------------
-
-
-class FrontEnd:
-    """What dashboard.js keeps of the messages."""
-
-    def __init__(self) -> None:
-        self.spans: dict[int, list[float]] = {}
-        self.seq = 0
-
-    def take(self, message: dict[str, Any]) -> None:
-        message = json.loads(json.dumps(message, allow_nan=False, ensure_ascii=False).encode())
-        assert message["full"] or message["seq"] == self.seq + 1
-        before = {} if message["full"] else self.spans
-        self.spans = {
-            lane["id"]: before.get(lane["id"], [])[: lane["kept"] * N_FIELDS] + lane["spans"]
-            for lane in message["lanes"]
-        }
-        self.seq = message["seq"]
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["append", "merge", "extend", "drop"])), max_size=30))
-def test_changes_add_up_to_everything(steps: list[tuple[int, str]]) -> None:
-    scene, front_end = Scene(), FrontEnd()
-    lanes = {i: lane(i, 1) for i in range(3)}
-    for worker_id, step in [(0, "append"), *steps]:
-        spans = lanes[worker_id].spans if worker_id in lanes else ()
-        if step == "drop":
-            lanes.pop(worker_id, None)
-        else:
-            if step == "append" or not spans:
-                spans = (*spans, Span(len(spans), len(spans) + 0.5, 1, 1, 1))
-            elif step == "extend":
-                spans = (*spans[:-1], replace(spans[-1], end_s=spans[-1].end_s + 1))
-            else:
-                spans = (replace(spans[0], end_s=spans[-1].end_s, n_tasks=len(spans)),)
-            lanes[worker_id] = replace(lane(worker_id), spans=spans)
-        front_end.take(scene.change(job(lanes=tuple(lanes.values())), cell_is_running=True))
-        late = FrontEnd()
-        late.take(scene.full())
-        assert late.spans == front_end.spans
-        assert late.seq == front_end.seq
-
-
-def test_a_tick_sends_only_the_new_spans_and_no_unchanged_text() -> None:
-    scene = Scene()
-    first = scene.change(job(failures=failures(1), notes=("share it",)), cell_is_running=True)
-    assert first["full"]
-    assert len(first["lanes"][0]["spans"]) == 3 * N_FIELDS
-    longer = lane(0, 4)
-    message = scene.change(job(failures=failures(1), notes=("share it",), lanes=(longer,)), cell_is_running=False)
-    assert not message["full"]
-    assert message["lanes"][0]["kept"] == 3
-    assert len(message["lanes"][0]["spans"]) == N_FIELDS
-    assert "failures" not in message
-    assert "notes" not in message
-    assert message["cell_is_running"] is False
-    assert scene.full()["notes"] == ["share it"]
-
-
-def test_a_worker_says_what_it_does() -> None:
-    now = Scene().change(
-        job(
-            lanes=(
-                replace(lane(0), current_index=1285, current_since_s=0.8, track=(3, 10)),
-                replace(lane(1), pid=0),
-                replace(lane(2), alive=False),
-                replace(lane(3), current_index=4, current_since_s=1.9),
-            )
-        ),
-        cell_is_running=True,
-    )
-    assert [entry["now"] for entry in now["lanes"]] == ["item 1,285, 1.2 s, 3 of 10", "starting", "ended", "item 4"]
-
-
-def test_the_front_end_makes_no_markup_of_text_and_fetches_nothing() -> None:
-    source = Path(dashboard.__file__).with_name("dashboard.js").read_text(encoding="utf-8")
-    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "import ", "fetch(", "://"):
-        assert word not in source
 
 
 # --- the notebook's view ----------------------------------------------------------------------------------------------
@@ -303,7 +219,7 @@ def test_a_model_made_late_starts_from_everything(live: Any) -> None:
     state = widget.get_state()
     assert state["scene"]["full"]
     assert state["scene"]["n_done"] == 1300
-    assert len(state["scene"]["lanes"][0]["spans"]) == 9 * N_FIELDS
+    assert len(state["scene"]["lanes"][0]["marks"]) == 9 * N_FIELDS
     assert "scene" not in widget.get_state("can_cancel")
 
 

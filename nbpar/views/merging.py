@@ -1,0 +1,168 @@
+"""Spans of a lane merged to what a screen can show, so that ten million tasks weigh what ten thousand do.
+
+Pure; :mod:`~nbpar.views.scene` keeps one :class:`Marks` per lane, and dashboard.js keeps its twin: both merge by the
+same rule on the same whole numbers, so that only what is new has to be sent, also when a pixel becomes wider.
+
+::
+
+    Lane.spans ── take: only the new ones ──> marks ── coarsen, when a pixel has come to mean more time
+                                                 └──── (kept, numbers) ──> the front end: marks[:kept] + numbers
+
+Times are whole numbers of :data:`UNITS_PER_S`. Two neighbours are merged when both together are no wider than `step`;
+so any two that follow one another are wider, and a lane has at most twice as many marks as steps. Counts add up; a
+failure stays in the mark it is merged into.
+"""
+
+from __future__ import annotations
+
+import math
+
+from nbpar.engine.snapshot import Span
+
+__all__ = ["N_FIELDS", "UNITS_PER_S", "Marks", "step_for", "units"]
+
+UNITS_PER_S = 100_000
+"""10 us: finer than a pixel of any job that is drawn, and few digits."""
+
+N_FIELDS = 10
+"""Numbers in a mark: begin, end, first, last, tasks, failed, work, tone, sent, received.
+
+`work` is the time in tasks: less than the width where gaps were merged. `tone` is 0 or 1, in turn.
+"""
+
+Mark = list[int]
+
+
+def units(seconds: float) -> int:
+    """A time as a whole number; what is not finite is 0, for JSON has no NaN."""
+    return round(seconds * UNITS_PER_S) if math.isfinite(seconds) else 0
+
+
+def step_for(elapsed: int, n_steps: int, least: int = 1) -> int:
+    """The smallest power of two, `least` or more, of which `n_steps` cover `elapsed`.
+
+    Examples
+    --------
+    >>> step_for(1000, 600), step_for(1200, 600), step_for(1201, 600), step_for(5, 600, least=4)
+    (2, 2, 4, 4)
+    """
+    step = least
+    while step * n_steps < elapsed:
+        step *= 2
+    return step
+
+
+class Marks:
+    """One lane's spans, merged."""
+
+    __slots__ = ("_failed", "_kept", "_known", "_marks", "_received", "_sent", "_tasks")
+
+    def __init__(self) -> None:
+        self._marks: list[Mark] = []
+        self._known: tuple[Span, ...] = ()  # the spans that the marks stand for
+        self._tasks = self._failed = self._sent = self._received = 0  # in them, summed
+        self._kept = 0  # marks that the front end has
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def coarsen(self, step: int) -> None:
+        """Merge what `step` no longer keeps apart; the front end does the same when it hears of it."""
+        merged: list[Mark] = []
+        for mark in self._marks:
+            if merged and mark[1] - merged[-1][0] <= step:
+                last = merged[-1]
+                last[1] = mark[1]
+                last[2] = min(last[2], mark[2])
+                last[3] = max(last[3], mark[3])
+                for field in (4, 5, 6, 8, 9):
+                    last[field] += mark[field]
+            else:
+                merged.append(mark)
+        self._marks = merged
+        self._kept = len(merged)
+
+    def take(self, spans: tuple[Span, ...], step: int) -> None:
+        """Add what is new in `spans`: a lane's own, longer than before or with neighbours merged."""
+        known = self._known
+        if spans is known:
+            return
+        n_known = len(known)
+        if not n_known:
+            self._rebuild(spans, step)
+        elif len(spans) >= n_known and (spans[n_known - 1] is known[-1] or spans[n_known - 1] == known[-1]):
+            self._add(spans[n_known:], step)
+        else:
+            self._catch_up(spans, step)
+        self._known = spans
+
+    def news(self) -> tuple[int, list[int]]:
+        """How many marks the front end may keep, and the numbers of those that follow; then it knows all."""
+        kept, self._kept = self._kept, len(self._marks)
+        return kept, [number for mark in self._marks[kept:] for number in mark]
+
+    def all(self) -> list[int]:
+        """The numbers of all marks."""
+        return [number for mark in self._marks for number in mark]
+
+    def _rebuild(self, spans: tuple[Span, ...], step: int) -> None:
+        self._marks = []
+        self._kept = self._tasks = self._failed = self._sent = self._received = 0
+        self._add(spans, step)
+
+    def _add(self, spans: tuple[Span, ...], step: int) -> None:
+        # 400 spans a tick come through here when 64 workers run short tasks: 1 us each is what there is.
+        marks, kept = self._marks, self._kept
+        for begin_s, end_s, first, last, n_tasks, n_failed, sent, received in spans:
+            try:
+                begin, end = int(begin_s * UNITS_PER_S), int(end_s * UNITS_PER_S)
+            except (ValueError, OverflowError):  # not finite
+                begin, end = units(begin_s), units(end_s)
+            before = marks[-1] if marks else None
+            if before is not None and begin < before[1]:
+                begin = before[1]  # a span that was merged with one known already
+            if end < begin:  # noqa: PLR1730  # a call of max would take as long as half of this loop
+                end = begin
+            if before is not None and end - before[0] <= step:
+                before[1] = end
+                if first < before[2]:  # noqa: PLR1730
+                    before[2] = first
+                if last > before[3]:  # noqa: PLR1730
+                    before[3] = last
+                before[4] += n_tasks
+                before[5] += n_failed
+                before[6] += end - begin
+                before[8] += sent
+                before[9] += received
+                if kept == len(marks):
+                    kept -= 1
+            else:
+                tone = 0 if before is None else 1 - before[7]
+                marks.append([begin, end, first, last, n_tasks, n_failed, end - begin, tone, sent, received])
+            self._tasks += n_tasks
+            self._failed += n_failed
+            self._sent += sent
+            self._received += received
+        self._kept = kept
+
+    def _catch_up(self, spans: tuple[Span, ...], step: int) -> None:
+        """Neighbours were merged, perhaps a known one with a new one: what is new follows from the sums."""
+        tasks = sum(span.n_tasks for span in spans) - self._tasks
+        failed = sum(span.n_failed for span in spans) - self._failed
+        sent = sum(span.sent_bytes for span in spans) - self._sent
+        received = sum(span.received_bytes for span in spans) - self._received
+        if min(tasks, failed, sent, received) < 0:
+            self._rebuild(spans, step)  # not the lane that it was
+            return
+        at = len(spans)
+        while at and tasks >= spans[at - 1].n_tasks and tasks:
+            at -= 1
+            new = spans[at]
+            tasks, failed = tasks - new.n_tasks, failed - new.n_failed
+            sent, received = sent - new.sent_bytes, received - new.received_bytes
+        if tasks and at:  # of the one before, only a part is new
+            part = spans[at - 1]._replace(
+                n_tasks=tasks, n_failed=failed, sent_bytes=max(0, sent), received_bytes=max(0, received)
+            )
+            self._add((part,), step)
+        self._add(spans[at:], step)
