@@ -143,6 +143,18 @@ def test_output_arrives_under_its_cell_in_whole_labelled_lines(session: Kernel) 
     assert "out 1" not in session.terminal and "shell 1" not in session.terminal
 
 
+def test_bars_of_tqdm_in_tasks_print_nothing_and_tell_the_items_progress(session: Kernel) -> None:
+    session.run("import tqdm, tqdm.auto, tqdm.notebook")  # in a kernel, the notebook's bars, which tasks cannot draw
+    session.run(
+        "def through(bar):\n"
+        "    from nbpar.worker.context import current_context\n"
+        "    return [current_context().slot.tracked for _ in bar(range(2))]"
+    )
+    done = session.run("nbpar.map(through, [tqdm.tqdm, tqdm.auto.tqdm, tqdm.notebook.tqdm], seed=1)")
+    assert done.value == str([[(0, 2), (1, 2)]] * 3)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_killed_worker_costs_its_task_alone(session: Kernel) -> None:
     session.run(
         "import signal\n"
