@@ -74,6 +74,7 @@ class JobRecord:
         default_factory=deque
     )  # (index, attempt): due, and to be run while nothing else runs
     n_in_flight: int = 0
+    spent_s: float = 0.0  # that workers have worked for it; what it has been given for a late start included
     sent_to: int = 0  # tasks from here on have never been sent
     is_full: bool = False  # none of those is to be
     paused: bool = False
@@ -98,6 +99,12 @@ class JobRecord:
         """Whether a task of it may be sent now."""
         limit = self.plan.max_in_flight
         return self.n_waiting > 0 and (limit is None or self.n_in_flight < limit)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether workers have, or would have, something of it to do."""
+        is_held = self.paused or self.is_full or self.stopping is not None
+        return self.n_in_flight > 0 or (self.n_waiting > 0 and not is_held)
 
     @property
     def exhausted(self) -> bool:
@@ -200,6 +207,7 @@ class Held:
     sent_bytes: int = 0
     interrupted: bool = False
     sent_at_s: float = 0.0
+    work_s: float = 0.0  # of the tasks that have ended
     recalled_at_s: float | None = None
 
 

@@ -8,9 +8,9 @@ Owned and called by one dispatcher thread (:mod:`nbpar.backends.dispatcher`), so
     worker ready / lost ----------+--> Scheduler.decide --+--> StartWorker, StopWorker
     tasks ended, time ------------+    (after each batch) +--> Tell, EndJob
 
-What it asks: :mod:`~nbpar.engine.crew` which workers there should be, :mod:`~nbpar.engine.recalling` what waits behind
-a long task, :mod:`~nbpar.engine.backoff` when a failed task is tried again, :mod:`~nbpar.engine.quarantine` whether one
-may run alone.
+What it asks: :mod:`~nbpar.engine.turns` whose turn it is, :mod:`~nbpar.engine.crew` which workers there should be,
+:mod:`~nbpar.engine.recalling` what waits behind a long task, :mod:`~nbpar.engine.backoff` when a failed task is tried
+again, :mod:`~nbpar.engine.quarantine` whether one may run alone.
 
 What bounds it: a worker holds at most two chunks; a job's tasks are ranges, not objects, apart from some numbers for
 each task that was tried more than once.
@@ -18,7 +18,6 @@ each task that was tried more than once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
@@ -27,6 +26,7 @@ from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Inte
 from nbpar.engine.plans import Held, JobPlan, JobRecord, Running, WorkerRecord
 from nbpar.engine.quarantine import ALONE_AFTER, ALONE_S, DRAIN_S, MAX_DEATHS, Quarantine
 from nbpar.engine.recalling import RECALL_AFTER_S, is_waiting_for, recall, take_back
+from nbpar.engine.turns import Turns
 
 __all__ = ["Scheduler"]
 
@@ -53,7 +53,7 @@ class Scheduler:
         self._crew = Crew(n_workers=n_workers, tasks_per_worker=tasks_per_worker, idle_timeout_s=idle_timeout_s)
         self._workers = self._crew.workers
         self._jobs: dict[int, JobRecord] = {}
-        self._turn: OrderedDict[int, None] = OrderedDict()  # job ids; the next to be served stands first
+        self._turns = Turns(self._jobs, self._workers)
         self._touched: set[int] = (
             set()
         )  # jobs that may have ended since the last decision: all are not looked at each time
@@ -70,7 +70,7 @@ class Scheduler:
         sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
         job = self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
         job.offer(plan.n_available, plan.todo)
-        self._turn[plan.job_id] = None
+        self._turns.joins(plan.job_id)
         self._touched.add(plan.job_id)
         self._n_timed += plan.timeout_s is not None
         self._crew.warm()
@@ -80,6 +80,8 @@ class Scheduler:
     ) -> None:
         """More items of a job are there: `n_available` in all, of the new ones `todo` to be done; `closed`: no more."""
         if (job := self._jobs.get(job_id)) is not None:
+            if job.n_waiting < 1:
+                self._turns.joins(job_id)
             if job.stopping is None:
                 job.offer(n_available, todo)
             job.closed = closed
@@ -89,10 +91,14 @@ class Scheduler:
         """Hold a job: what runs ends, nothing more is sent until it is resumed."""
         if (job := self._jobs.get(job_id)) is not None:
             job.paused = paused
+            if not paused:
+                self._turns.joins(job_id)
 
     def fill(self, job_id: int, *, is_full: bool) -> None:
         """Begin no new task of a job while its results wait to be taken; what was begun before is ended."""
         if (job := self._jobs.get(job_id)) is not None:
+            if job.is_full and not is_full:
+                self._turns.joins(job_id)
             job.is_full = is_full
 
     def chunk_size(self, job_id: int) -> int:
@@ -260,9 +266,11 @@ class Scheduler:
             return None
         chunk, n_new = held.chunk, done_to - held.done_to
         held.done_to = done_to
+        held.work_s += work_s
         worker.n_tasks += n_new
         job = self._jobs.get(chunk.job_id)
         if job is not None:
+            job.spent_s += work_s
             self._touched.add(chunk.job_id)
             job.n_in_flight -= n_new
             job.n_unbegun = 0
@@ -368,7 +376,7 @@ class Scheduler:
             for worker_id, worker in self._crew.takes():
                 if len(worker.held) != depth or (depth and worker.slow):
                     continue
-                if (chunk := self._next_chunk(worker, depth)) is not None:
+                if (chunk := self._next_chunk(worker, depth, now_s)) is not None:
                     worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
                     self._pending.append(Send(worker_id, chunk))
 
@@ -413,13 +421,11 @@ class Scheduler:
         """Whether :meth:`decide` has to know what workers run."""
         return self._n_timed > 0 or is_waiting_for(self._workers)
 
-    def _next_chunk(self, worker: WorkerRecord, depth: int) -> Chunk | None:
+    def _next_chunk(self, worker: WorkerRecord, depth: int, now_s: float) -> Chunk | None:
         allowance = self._crew.allowance(worker)
         if allowance is not None and (allowance < 1 or depth > 0):
             return None
-        for _ in range(len(self._turn)):
-            job_id = next(iter(self._turn))
-            self._turn.move_to_end(job_id)
+        for job_id in self._turns.order(now_s):
             job = self._jobs[job_id]
             if job.paused or job.stopping is not None:
                 continue
@@ -427,12 +433,14 @@ class Scheduler:
                 if job.may_send:
                     # Its turn, but not behind another chunk: the worker gets free for it, or it would never be served
                     # while another job's chunks follow one another.
-                    self._turn.move_to_end(job_id, last=False)
                     return None
                 continue
             if depth and any(held.chunk.attempt > 1 for held in worker.held):
                 continue
+            if depth and worker.held[0].chunk.job_id != job_id and not self._turns.may_wait_behind(worker.held[0]):
+                continue
             if (taken := job.take(allowance)) is not None:
+                self._turns.served(job_id, taken[1] - taken[0])
                 return self._to_send(job, *taken)
         return None
 
@@ -456,7 +464,8 @@ class Scheduler:
                 self._pending.append(EndJob(job_id, "done"))
             else:
                 continue
-            del self._jobs[job_id], self._turn[job_id]
+            del self._jobs[job_id]
+            self._turns.leaves(job_id)
             self._n_timed -= job.plan.timeout_s is not None
             self._crew.rest_from(None if self._jobs else now_s)
 

@@ -427,6 +427,23 @@ def test_small_job_is_not_held_up_when_a_large_one_runs(pool: Pool) -> None:
     large.wait()
 
 
+@only("forkserver", "threads")
+@pytest.mark.parametrize("long_first", [True, False])
+def test_two_jobs_get_the_same_time_of_workers_when_their_tasks_differ_in_length(pool: Pool, long_first: bool) -> None:
+    def rest(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    lengths = (0.06, 0.003) if long_first else (0.003, 0.06)
+    jobs = [pool.map_async(rest, [seconds] * 2000) for seconds in lengths]
+    until(lambda: sum(sum(job.results) for job in jobs) > 1.5)
+    first_s, second_s = (sum(job.results) for job in jobs)
+    for job in jobs:
+        job.cancel()
+        job.wait()
+    assert 0.5 < first_s / second_s < 2.0
+
+
 @only(*WITH_WORKERS)
 def test_everyone_gets_their_own_when_threads_share_a_pool(pool: Pool) -> None:
     got: dict[int, Any] = {}
