@@ -381,6 +381,7 @@ class Job(Ledger[R]):
         at_s = time.perf_counter() - self._begin_s
         usage = self._usage.samples if is_over else self._usage.look(at_s, self._backend.pids)
         with self._lock:
+            self._state.adviser.threads_cpu = self._usage.threads_cpu
             return self._state.snapshot(time.perf_counter(), activities, usage)
 
     @property

@@ -17,10 +17,12 @@ __all__ = [
     "Group",
     "KillCounter",
     "Reading",
+    "Runnable",
     "group_of",
     "is_exiting",
     "numbers_in",
     "private_bytes",
+    "read_runnable",
     "read_usage",
 ]
 
@@ -116,6 +118,25 @@ def read_usage(pid: int) -> Reading | None:
     except (OSError, ValueError, IndexError):  # a system that was built without it
         main_s = cpu_s
     return Reading((int(resident) - int(shared)) * _page_bytes(), cpu_s, max(0.0, cpu_s - main_s))
+
+
+class Runnable(NamedTuple):
+    """Seconds that a thread has run, and waited for a CPU that others had.
+
+    One that sleeps, or waits for a lock such as the GIL, does neither.
+    """
+
+    ran_s: float
+    waited_s: float
+
+
+def read_runnable(thread_id: int) -> Runnable | None:
+    """Of a thread of this process; None for one that has ended, and where the system does not tell."""
+    try:
+        ran_ns, waited_ns, *_ = _read(f"/proc/self/task/{thread_id}/schedstat").split()
+    except (OSError, ValueError):  # it has ended; not on this system
+        return None
+    return Runnable(int(ran_ns) / 1e9, int(waited_ns) / 1e9)
 
 
 def _read(path: str) -> bytes:

@@ -12,8 +12,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from nbpar.engine.snapshot import Usage
-from nbpar.system import Reading, read_usage
+from nbpar.engine.snapshot import ThreadsCpu, Usage
+from nbpar.system import Reading, Runnable, read_runnable, read_usage
 
 __all__ = ["MAX_SAMPLES", "UsageLog"]
 
@@ -31,6 +31,11 @@ class UsageLog:
     ----------
     read : callable
         What the system says of a process now; None for one that has ended.
+
+    Attributes
+    ----------
+    threads_cpu : ThreadsCpu or None
+        Of workers that are threads of the kernel: see :class:`~nbpar.engine.snapshot.Snapshot`.
     """
 
     def __init__(self, read: Callable[[int], Reading | None] = read_usage) -> None:
@@ -39,6 +44,8 @@ class UsageLog:
         self._samples: dict[int, tuple[Usage, ...]] = {}
         self._look_at_s = 0.0
         self._every_s = EVERY_S
+        self._threads: tuple[float, dict[int, Runnable]] | None = None  # when first looked at, and what was seen
+        self.threads_cpu: ThreadsCpu | None = None
         self._lock = threading.Lock()  # held by the thread that reads; another one takes what there is
 
     @property
@@ -59,7 +66,10 @@ class UsageLog:
         if at_s >= self._look_at_s and self._lock.acquire(blocking=False):
             try:
                 self._look_at_s = at_s + (self._every_s if self._samples else FIRST_S)
-                self._sample(at_s, pids().items())
+                found = pids()
+                self._sample(at_s, found.items())
+                if os.getpid() in found.values():
+                    self._sample_threads(at_s)
             finally:
                 self._lock.release()
         return self._samples
@@ -83,6 +93,20 @@ class UsageLog:
             samples = {worker_id: _thinned(some) for worker_id, some in samples.items()}
             self._every_s *= 2
         self._samples = samples  # as a whole: other threads look
+
+    def _sample_threads(self, at_s: float) -> None:
+        """Of all pools of threads: if Python runs one at a time, it does so with all of them."""
+        ids = [one.native_id for one in threading.enumerate() if one.name.startswith("nbpar-thread-")]
+        now = {one: seen for one in ids if one is not None and (seen := read_runnable(one)) is not None}
+        if self._threads is None:
+            self._threads = at_s, now
+            return
+        begin_s, then = self._threads
+        if now and at_s > begin_s:
+            passed_s, none = at_s - begin_s, Runnable(0.0, 0.0)
+            ran_s = sum(seen.ran_s - then.get(one, none).ran_s for one, seen in now.items())
+            waited_s = sum(seen.waited_s - then.get(one, none).waited_s for one, seen in now.items())
+            self.threads_cpu = ThreadsCpu(ran_s / passed_s, (ran_s + waited_s) / passed_s)
 
 
 def _thinned(samples: tuple[Usage, ...]) -> tuple[Usage, ...]:

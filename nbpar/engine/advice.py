@@ -13,7 +13,7 @@ from nbpar.engine.events import LostUpdate, SentAgain
 from nbpar.engine.figures import Found
 from nbpar.engine.rules_pool import gil, lost, lost_update, memory, oversubscribed, pools
 from nbpar.engine.rules_tasks import few_tasks, small_tasks, straggler, transfer
-from nbpar.engine.snapshot import Facts, Repeated, Snapshot
+from nbpar.engine.snapshot import Facts, Repeated, Snapshot, ThreadsCpu
 
 __all__ = ["Adviser", "advise"]
 
@@ -62,13 +62,13 @@ class Adviser:
     ----------
     make_facts : callable or None
         Says what is known of the pool; called when somebody first looks at the job.
-    threads_cpu : float or None
+    threads_cpu : ThreadsCpu or None
         See :class:`~nbpar.engine.snapshot.Snapshot`.
     """
 
     def __init__(self) -> None:
         self.make_facts: Callable[[], Facts] | None = None
-        self.threads_cpu: float | None = None
+        self.threads_cpu: ThreadsCpu | None = None
         self._facts: Facts | None = None
         self._lost: tuple[str, ...] = ()
         self._repeated: dict[tuple[str, int], Repeated] = {}  # bounded by what the backend remembers of a job

@@ -119,8 +119,8 @@ def pools(snapshot: Snapshot) -> Found | None:
     share = min(1.0, start_s / snapshot.elapsed_s)
     if share < START_SHARE:
         return None
-    made = f"{facts.n_short_pools:,} pools were made within a minute, and starting its workers took {percent(share)}"
-    return Found(share, f"{made} of this job: make one pool before the loop, or use nbpar.map, which keeps its own")
+    made = f"{facts.n_short_pools:,} pools were made within a minute, and starting this one took {percent(share)}"
+    return Found(share, f"{made} of its job: make one pool before the loop, or use nbpar.map, which keeps its own")
 
 
 # --- the GIL ----------------------------------------------------------------------------------------------------------
@@ -128,20 +128,28 @@ def pools(snapshot: Snapshot) -> Found | None:
 MIN_BUSY_THREADS = 1.8
 """Threads that ran tasks at once, in the mean: of one alone nothing can be said."""
 
-GIL_CORES = (0.75, 1.25)
-"""What threads use, or wait for a CPU to use, when Python runs one at a time. Those that sleep use less, and those
-that compute outside Python more."""
+GIL_CORES = 1.2
+"""Threads that Python lets run one at a time use one core together, and hardly more."""
+
+MIN_WANTED = 0.75
+"""Cores; those that mostly sleep, or wait for a disk or a network, want less."""
+
+WANTED_EACH = 0.5
+"""Cores, for each busy thread beyond the first: on a machine that others use, too, threads that compute outside Python
+use as little, but want a core each. Those that wait for their turn look after it now and then."""
 
 
 def gil(snapshot: Snapshot) -> Found | None:
     """Threads compute in Python, one at a time."""
-    facts, cores = snapshot.facts, snapshot.threads_cpu
-    if facts is None or cores is None or facts.start_method != "threads" or facts.n_cpus < 2:
+    facts, cpu = snapshot.facts, snapshot.threads_cpu
+    if facts is None or cpu is None or facts.start_method != "threads" or facts.n_cpus < 2:
         return None
     present_s = ((lane.busy, snapshot.elapsed_s - lane.ready_s) for lane in snapshot.lanes)
     n_busy = sum(busy * max(0.0, seconds) for busy, seconds in present_s) / snapshot.elapsed_s
-    if n_busy < MIN_BUSY_THREADS or not GIL_CORES[0] <= cores <= GIL_CORES[1]:
+    most_wanted = 1 + WANTED_EACH * (n_busy - 1)
+    if n_busy < MIN_BUSY_THREADS or not cpu.used <= GIL_CORES or not MIN_WANTED <= cpu.wanted <= most_wanted:
         return None
-    n_gain = min(n_busy, facts.n_cpus)
-    text = f"{n_busy:.0f} threads were busy and used {cores:.1f} cores together, for Python runs one of them at a time"
-    return Found(1 - 1 / n_gain, f'{text}: use processes for such tasks (leave out start_method="threads")')
+    text = (
+        f"{n_busy:.0f} threads were busy and used {cpu.used:.1f} cores together, for Python runs one of them at a time"
+    )
+    return Found(1 - 1 / n_busy, f'{text}: use processes for such tasks (leave out start_method="threads")')

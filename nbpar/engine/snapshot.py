@@ -23,6 +23,7 @@ __all__ = [
     "Snapshot",
     "Span",
     "Status",
+    "ThreadsCpu",
     "Times",
     "Usage",
     "View",
@@ -58,6 +59,13 @@ class Usage(NamedTuple):
     memory_bytes: int
     cpu: float
     other_cpu: float = 0.0
+
+
+class ThreadsCpu(NamedTuple):
+    """Cores that threads used, all together, and cores that they used or waited for because others had them."""
+
+    used: float
+    wanted: float
 
 
 class Times(NamedTuple):
@@ -296,9 +304,8 @@ class Snapshot(NamedTuple):
         `aloud`, and not in `notes`.
     profile : Profile or None
         When it was asked for, once the job has ended.
-    threads_cpu : float or None
-        Cores that the threads of a pool of threads used or waited for, all together, since the job was first looked
-        at; None for other pools and where the system does not tell.
+    threads_cpu : ThreadsCpu or None
+        Of a pool of threads, since the job was first looked at; None for others, and where the system does not tell.
     """
 
     job_id: int
@@ -325,7 +332,7 @@ class Snapshot(NamedTuple):
     facts: Facts | None = None
     advice: tuple[str, ...] = ()
     profile: Profile | None = None
-    threads_cpu: float | None = None
+    threads_cpu: ThreadsCpu | None = None
 
     @property
     def ended(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbpar.engine import snapshot as pictures
 from nbpar.engine.advice import MAX_ADVICE, MIN_ELAPSED_S, Adviser, advise
-from nbpar.engine.snapshot import Bin, Facts, Lane, Repeated, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.snapshot import Bin, Facts, Lane, Repeated, Slow, Snapshot, Span, ThreadsCpu, Times, Usage
 
 MB = 1_000_000
 GB = 1_000_000_000
@@ -259,33 +260,35 @@ def test_one_pool_is_to_be_made_before_the_loop() -> None:
     lanes = [lane(i, times=starting) for i in range(2)]
     (said,) = advise(job(*lanes, facts=facts(n_short_pools=3)))
     assert said == (
-        "3 pools were made within a minute, and starting its workers took 23 % of this job: make one pool before the "
+        "3 pools were made within a minute, and starting this one took 23 % of its job: make one pool before the "
         "loop, or use nbpar.map, which keeps its own"
     )
     assert advise(job(*lanes, facts=facts(n_short_pools=2))) == ()
     assert advise(job(facts=facts(n_short_pools=30))) == ()
 
 
-def with_threads(cores: float | None, **changes: Any) -> Snapshot:
-    return job(threads_cpu=cores, facts=facts(start_method="threads", **changes))
+def with_threads(used: float, wanted: float, **changes: Any) -> Snapshot:
+    return job(threads_cpu=ThreadsCpu(used, wanted), facts=facts(start_method="threads", **changes))
 
 
-def test_processes_are_to_be_used_when_threads_take_turns() -> None:
-    (said,) = advise(with_threads(1.02))
+@pytest.mark.parametrize(("used", "wanted"), [(1.02, 1.04), (0.5, 1.35)])
+def test_processes_are_to_be_used_when_threads_take_turns(used: float, wanted: float) -> None:
+    (said,) = advise(with_threads(used, wanted))
     assert said == (
-        "2 threads were busy and used 1.0 cores together, for Python runs one of them at a time: use processes for "
-        'such tasks (leave out start_method="threads")'
+        f"2 threads were busy and used {used:.1f} cores together, for Python runs one of them at a time: use processes "
+        f'for such tasks (leave out start_method="threads")'
     )
 
 
-@pytest.mark.parametrize("cores", [None, 0.1, 1.9])
-def test_nothing_is_said_of_threads_that_sleep_or_compute_outside_python(cores: float | None) -> None:
-    assert advise(with_threads(cores)) == ()
+@pytest.mark.parametrize(("used", "wanted"), [(0.1, 0.1), (1.9, 1.95), (1.0, 1.9), (math.nan, math.nan)])
+def test_nothing_is_said_of_threads_that_sleep_or_compute_outside_python(used: float, wanted: float) -> None:
+    assert advise(with_threads(used, wanted)) == ()
 
 
 def test_nothing_is_said_of_threads_that_were_not_busy_or_have_one_cpu() -> None:
-    assert advise(with_threads(1.0)._replace(lanes=(lane(0), lane(1, busy=0.3)))) == ()
-    assert advise(with_threads(1.0, n_cpus=1)) == ()
+    assert advise(with_threads(1.0, 1.0)._replace(lanes=(lane(0), lane(1, busy=0.3)))) == ()
+    assert advise(with_threads(1.0, 1.0, n_cpus=1)) == ()
+    assert advise(with_threads(1.0, 1.0)._replace(threads_cpu=None)) == ()
 
 
 def test_a_worker_near_its_memory_limit_is_told() -> None:
@@ -399,7 +402,7 @@ snapshots = st.builds(
     repeated=st.lists(st.builds(Repeated, st.sampled_from(["grid", "an array"]), sizes, counts), max_size=2).map(tuple),
     lost=st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
     facts=st.none() | facts_made,
-    threads_cpu=st.none() | numbers,
+    threads_cpu=st.none() | st.builds(ThreadsCpu, numbers, numbers),
 )
 
 
