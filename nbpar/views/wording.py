@@ -16,6 +16,7 @@ __all__ = [
     "escape",
     "failure_text",
     "figures",
+    "fine_duration",
     "percent",
     "rate",
     "scale",
@@ -89,6 +90,20 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def fine_duration(seconds: float) -> str:
+    """A duration with a figure more, for comparing tasks.
+
+    Examples
+    --------
+    >>> [fine_duration(t) for t in (0.0021, 0.1042, 1.278, 75)]
+    ['2.1 ms', '104 ms', '1.28 s', '1 min 15 s']
+    """
+    if 0 < seconds < 0.995:
+        ms = seconds * 1000
+        return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms"
+    return f"{seconds:.2f} s" if 0 < seconds < 9.995 else duration(seconds)
+
+
 def rate(per_s: float) -> str:
     """Tasks per second, minute or hour, whichever has figures in front of the point.
 
@@ -120,10 +135,11 @@ def speedup(snapshot: Snapshot) -> float | None:
 
 def figures(snapshot: Snapshot) -> list[str]:
     """The line under the bar without the count of tasks: rate, time, gain, failures, each as one phrase."""
-    parts = [rate(snapshot.rate)]
+    is_held = snapshot.status == "paused"  # no task begins: how fast and how long would be guesses about the user
+    parts = ["" if is_held else rate(snapshot.rate)]
     if snapshot.ended:
         parts.append(f"took {duration(snapshot.elapsed_s)}")
-    elif snapshot.eta_s is not None and math.isfinite(snapshot.eta_s):
+    elif not is_held and snapshot.eta_s is not None and math.isfinite(snapshot.eta_s):
         parts.append(f"{duration(max(0.1, snapshot.eta_s))} left")
     gain = speedup(snapshot)
     if gain is not None:

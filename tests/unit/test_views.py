@@ -86,6 +86,11 @@ def test_figures_leave_out_what_is_not_known() -> None:
     assert wording.tasks(replace(odd, n_tasks=None)) == "1,284 tasks"
 
 
+def test_figures_of_a_paused_job_guess_neither_its_speed_nor_its_end() -> None:
+    figures = wording.figures(job(status="paused", eta_s=11.0))
+    assert not [text for text in figures if "/s" in text or "left" in text]
+
+
 def test_figures_of_an_ended_job_say_how_long_it_took_and_what_was_gained() -> None:
     figures = wording.figures(job(status="done", n_failed=2))
     assert figures == ["312 /s", "took 2.0 s", "1.7\N{MULTIPLICATION SIGN} serial", "2 failed"]
