@@ -54,6 +54,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    profile: bool = False,
 ) -> list[R]:
     """Call ``function(item)`` for each item on all cores and return the results in order.
 
@@ -90,6 +91,9 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
         A file that keeps each result as soon as its task has ended. What it has of this function, its code unchanged,
         and of an item is not computed again: run the cell once more after an error, an interrupt or the kernel's end,
         and only what is missing is done. Loading results runs what stands in the file, so it must be your own.
+    profile : bool
+        Look where the tasks' time goes, in every worker, and show the hot lines and the call tree when the job has
+        ended; ``nbpar.jobs()[-1].profile`` has them. Needs ``pip install 'nbpar[profile]'``.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
         name=name,
         max_in_flight=max_in_flight,
         checkpoint=checkpoint,
+        profile=profile,
     )
 
 
@@ -151,6 +156,7 @@ def starmap(
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    profile: bool = False,
 ) -> list[R]:
     """Call ``function(*item)`` for each item on all cores and return the results in order.
 
@@ -188,6 +194,7 @@ def starmap(
         name=name,
         max_in_flight=max_in_flight,
         checkpoint=checkpoint,
+        profile=profile,
     )
 
 
@@ -205,6 +212,7 @@ def imap(
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    profile: bool = False,
 ) -> Iterator[R]:
     """Give results out one by one, while the input is read a bounded way ahead.
 
@@ -252,6 +260,7 @@ def imap(
         name=name,
         max_in_flight=max_in_flight,
         checkpoint=checkpoint,
+        profile=profile,
     )
 
 
@@ -268,6 +277,7 @@ def map_async(
     name: str | None = None,
     max_in_flight: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    profile: bool = False,
 ) -> Job[R]:
     """Begin a map and return at once: the cell ends, the dashboard lives on.
 
@@ -299,6 +309,7 @@ def map_async(
         name=name,
         max_in_flight=max_in_flight,
         checkpoint=checkpoint,
+        profile=profile,
     )
 
 

@@ -23,6 +23,7 @@ from nbpar.engine.state import JobState
 from nbpar.errors import TaskError
 from nbpar.options import OnError
 from nbpar.outcomes import Outcomes
+from nbpar.views.cell import name_cell
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Latch, Waiters
 
@@ -76,6 +77,12 @@ class Ledger(Generic[R]):
         with self._lock:
             self._state.apply(event)
 
+    def gather_profile(self) -> None:
+        """Put together what workers' profilers see, from now on, and show the job however short it is."""
+        from nbpar.engine.profile import Merged
+
+        self._state.merged = Merged(name_cell)
+
     def write(self, line: OutputLine) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
         self._lines.put(line)
@@ -108,6 +115,8 @@ class Ledger(Generic[R]):
             self._pool = None
             self._recipe = None if self._recipe is None else self._recipe.ended(status)
             self._state.finish(status, time.perf_counter())
+            if self._state.merged is not None:
+                self._display.begin()  # a profile is shown however short the job was; before anyone knows that it ended
             callbacks, self._callbacks = self._callbacks, []
             self._over.set()
             self._waiters.wake()

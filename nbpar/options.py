@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import math
 import operator
 import os
@@ -106,6 +107,7 @@ class JobOptions:
     name: str | None = None
     max_in_flight: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
+    profile: bool = False
 
     def __post_init__(self) -> None:
         _whole("chunk_size", self.chunk_size, least=1, none="chosen while the job runs")
@@ -126,6 +128,10 @@ class JobOptions:
             if not isinstance(path, str) or not path or "\0" in path:
                 raise OptionsError("checkpoint", self.checkpoint, "the path of a file, or None (nothing is kept)")
             object.__setattr__(self, "checkpoint", path)
+        if not isinstance(self.profile, bool):
+            raise OptionsError("profile", self.profile, "True or False")
+        if self.profile and importlib.util.find_spec("pyinstrument") is None:
+            raise OptionsError("profile", True, "False until pyinstrument is there: pip install 'nbpar[profile]'")
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -143,9 +149,10 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
     name: str | None,
     max_in_flight: int | None,
     checkpoint: str | os.PathLike[str] | None,
+    profile: bool,
 ) -> JobOptions:
     """:class:`JobOptions`, checked once for equal values: a map in a loop would spend a tenth of its time on that."""
-    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint
+    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
     try:
         return _checked(*values)
     except TypeError:  # an array or a list: not allowed, and not hashable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nbpar.backends.base import ItemSource, JobSpec, Listed, Streamed
 from nbpar.backends.registry import end_backend, make_backend
-from nbpar.backends.rerun import Recipe
+from nbpar.backends.rerun import Recipe, retrier
 from nbpar.display import watch_job, watch_lines
 from nbpar.errors import NbparError, OptionsError, PoolClosedError
 from nbpar.future import TaskFuture
@@ -159,10 +159,13 @@ class WorkerPool:
         name: str | None = None,
         max_in_flight: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        profile: bool = False,
     ) -> list[R]:
         """Call ``function(item)`` for each item and return the results in order; see :func:`nbpar.map`."""
         __tracebackhide__ = True
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
+        options = job_options(
+            chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+        )
         return self._run(function, iterables, options)
 
     def starmap(
@@ -180,10 +183,13 @@ class WorkerPool:
         name: str | None = None,
         max_in_flight: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        profile: bool = False,
     ) -> list[R]:
         """Call ``function(*item)`` for each item and return the results in order; see :func:`nbpar.starmap`."""
         __tracebackhide__ = True
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
+        options = job_options(
+            chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+        )
         return self._run(function, (iterable,), options, star=True)
 
     def imap(
@@ -201,9 +207,12 @@ class WorkerPool:
         name: str | None = None,
         max_in_flight: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        profile: bool = False,
     ) -> Iterator[R]:
         """Give results out one by one while the input is read a bounded way ahead; see :func:`nbpar.imap`."""
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
+        options = job_options(
+            chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+        )
         __tracebackhide__ = True
         if not isinstance(ordered, bool):
             raise OptionsError("ordered", ordered, "True or False")
@@ -239,9 +248,12 @@ class WorkerPool:
         name: str | None = None,
         max_in_flight: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        profile: bool = False,
     ) -> Job[R]:
         """Begin a map and return its :class:`~nbpar.job.Job` at once; see :func:`nbpar.map_async`."""
-        options = job_options(chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint)
+        options = job_options(
+            chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+        )
         __tracebackhide__ = True
         job: Job[R] = self._start(function, iterables, options, is_held=True)
         if not job.done() or job.status == "failed":  # nobody may ever ask for its result
@@ -383,11 +395,13 @@ class WorkerPool:
         )
         if seed is None:
             seed = secrets.randbits(64) if options.seed is None else options.seed
+        if options.profile:
+            job.gather_profile()
         sink, todo = (job, None) if checkpoint is None else checkpoint.attach(job)
         if before is not None:
             todo = job.take_over(before)
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, sink, todo)
-        job._recipe, job._pool, job._retry = Recipe(spec, checkpoint), self, _retrier(self)
+        job._recipe, job._pool, job._retry = Recipe(spec, checkpoint), self, retrier(self)
         remember(job, is_held=is_held)
         try:
             is_waited_for = not is_held and n_tasks is not None
@@ -463,23 +477,6 @@ class WorkerPool:
 
 
 _SUBMIT = JobOptions(on_error="return", progress=False)
-
-
-def _retrier(pool: WorkerPool) -> Callable[[Job[R]], Job[R]]:
-    """What runs the rest of a job: its pool as long as that is open, else the one that took its place."""
-    reference, successor = weakref.ref(pool), pool.successor
-
-    def retry(job: Job[R]) -> Job[R]:
-        here = reference()
-        if here is None or here._closed:
-            if successor is None:
-                raise PoolClosedError(
-                    f"the pool of {job!r} was shut down; call retry_failed() while it is open, or map the items again"
-                )
-            here = successor()
-        return here.retry(job)
-
-    return retry
 
 
 def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:

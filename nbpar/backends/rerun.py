@@ -1,7 +1,8 @@
 """What a job keeps so that tasks of it can be run once more: its function, its options, and items.
 
 Owns :class:`Recipe`. Made by :mod:`nbpar.pool`, held by :class:`nbpar.job.Job`; used by ``%nbpar debug``, which runs
-one failed task in the caller's thread, and by ``Job.retry_failed``, which runs all that failed or never began.
+one failed task in the caller's thread, and by ``Job.retry_failed``, which runs all that failed or never began, in the
+pool that :func:`retrier` finds.
 
 What it keeps, and how long:
 
@@ -13,17 +14,19 @@ What it keeps, and how long:
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Literal
 
 from nbpar.backends.base import ItemSource, JobSpec, Listed
+from nbpar.errors import PoolClosedError
 from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.worker.context import Context, current_context, seed_task, set_context
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "retrier"]
 
 MAX_ITEMS = 100
 """Failures whose items are kept for good, of each job."""
@@ -125,3 +128,20 @@ class _Chosen:
 
     def drop(self, start: int, stop: int) -> None:
         """They are kept for the case that they fail again."""
+
+
+def retrier(pool: Any) -> Callable[[Any], Any]:
+    """What runs the rest of a job: its pool as long as that is open, else the one that took its place."""
+    reference, successor = weakref.ref(pool), pool.successor
+
+    def retry(job: Any) -> Any:
+        here = reference()
+        if here is None or here._closed:
+            if successor is None:
+                raise PoolClosedError(
+                    f"the pool of {job!r} was shut down; call retry_failed() while it is open, or map the items again"
+                )
+            here = successor()
+        return here.retry(job)
+
+    return retry

@@ -215,6 +215,7 @@ class Shipper:
             self._surroundings = prepared.surroundings
             self._channel.send(Message(Kind.FOLLOW, head=prepared.surroundings), later=True)
         flags = job.star * JobFlag.STAR | (job.options.seed is not None) * JobFlag.SEEDED
+        flags |= job.options.profile * JobFlag.PROFILED
         seed = job.seed.to_bytes(job.seed.bit_length() // 8 + 1, "little")
         message = Message(Kind.JOB, (job.job_id, flags, 0, 0, 0), head=function.key.encode(), payload=seed)
         self._channel.send(message, later=True)

@@ -336,5 +336,14 @@ def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
 
 
 def _clear_raise() -> None:
-    """Take back an exception that was to be raised in this thread."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None)
+    """Take back an exception that was to be raised in this thread: have one raised in its place, here.
+
+    To set none instead would tell the interpreter that there is one and never that it has come: in Python 3.11 it looks
+    for it at each loop and call from then on, and a thread that is traced or profiled does nothing else.
+    """
+    try:
+        _raise_in(threading.current_thread(), TaskInterrupt)
+        while True:  # it comes before the second turn
+            pass
+    except TaskInterrupt:
+        pass

@@ -103,6 +103,7 @@ OPTIONS = (
     Option(("--chunk-size",), "Tasks that travel together; chosen while the job runs by default.", "N", _whole(1)),
     Option(("--name",), "What the dashboard calls the job.", "TEXT", str),
     Option(("--checkpoint",), "Keep results in the file PATH; what it has already is not computed again.", "PATH", str),
+    Option(("--profile",), "Show which lines the tasks' time went to; needs nbpar[profile]."),
     Option(("--no-progress",), "Show no dashboard."),
 )
 
@@ -202,6 +203,7 @@ def map_options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
         "on_error": arguments.on_error or "raise",
         "chunk_size": arguments.chunk_size,
         "checkpoint": arguments.checkpoint,
+        "profile": arguments.profile,
         "name": arguments.name or (name if len(name) <= 40 else name[:39] + "…"),
         "progress": False if arguments.no_progress else None,
     }

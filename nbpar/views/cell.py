@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Cell"]
+__all__ = ["Cell", "name_cell"]
 
 _in_fork = False
 
@@ -37,6 +37,24 @@ def kernel_shell() -> Any | None:
     if any(cls.__name__ == "ZMQInteractiveShell" for cls in type(shell).__mro__):
         return shell
     return None
+
+
+def name_cell(file: str) -> str | None:
+    """What people call the cell that Python knows by a file name: ``cell 12``; None for a file that is no cell.
+
+    Examples
+    --------
+    >>> name_cell("model.py") is None
+    True
+    """
+    ipython = sys.modules.get("IPython")
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    try:
+        kind, name = shell.compile.format_code_name(file)
+    except Exception:  # noqa: BLE001  # no shell, one of another kind, a name that it does not know
+        return None
+    number = "".join(filter(str.isdecimal, name))
+    return f"{kind.lower()} {number}" if number else None
 
 
 class Cell:

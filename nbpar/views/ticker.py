@@ -103,7 +103,8 @@ class Watch:
     def _draw_end(self) -> None:
         self._write()
         snapshot = self._snapshot()
-        if self._tells_failure and snapshot.status == "failed" and not self._opened:
+        is_asked_for = (self._tells_failure and snapshot.status == "failed") or snapshot.profile is not None
+        if is_asked_for and not self._opened:
             self._open(snapshot)
         self._say(snapshot)
         if self._opened:
