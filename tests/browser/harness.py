@@ -175,6 +175,7 @@ class Server:
         app: App = "lab",
         kernel: str | None = None,
         size: tuple[int, int] = (1200, 900),
+        scale: float = 1.0,
     ) -> Notebook:
         """Open a new notebook with these code cells, and wait until its kernel is idle.
 
@@ -182,7 +183,7 @@ class Server:
         """
         name = f"{uuid.uuid4().hex[:8]}.ipynb"
         self.write(name, cells, kernel)
-        return self.reopen(browser, name, app=app, size=size)
+        return self.reopen(browser, name, app=app, size=size, scale=scale)
 
     def write(self, name: str, cells: Sequence[str], kernel: str | None = None) -> None:
         """Write a notebook file without opening it."""
@@ -205,10 +206,18 @@ class Server:
         }
         (self.notebook_dir / name).write_text(json.dumps(content))
 
-    def reopen(self, browser: Browser, name: str, *, app: App = "lab", size: tuple[int, int] = (1200, 900)) -> Notebook:
-        """Open a notebook that exists, in a page of its own and a fresh workspace."""
+    def reopen(
+        self,
+        browser: Browser,
+        name: str,
+        *,
+        app: App = "lab",
+        size: tuple[int, int] = (1200, 900),
+        scale: float = 1.0,
+    ) -> Notebook:
+        """Open a notebook that exists, in a page of its own and a fresh workspace; `scale` device pixels for each."""
         path = {"lab": f"/lab/tree/{name}?reset", "notebook": f"/notebooks/{name}"}[app]
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale)
         page.set_default_timeout(_TIMEOUT_S * 1000)
         return Notebook(self, page, name, self.url + path)
 
