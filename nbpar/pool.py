@@ -17,6 +17,7 @@ from nbpar.backends.registry import end_backend, make_backend
 from nbpar.backends.rerun import Recipe, retrier
 from nbpar.display import watch_job, watch_lines
 from nbpar.errors import NbparError, OptionsError, PoolClosedError
+from nbpar.facts import PoolLife
 from nbpar.future import TaskFuture
 from nbpar.history import forget, let_old_results_go, remember
 from nbpar.inputs import check_function, is_sliceable, name_of, zipped
@@ -123,6 +124,7 @@ class WorkerPool:
         )
         self._backend = make_backend(self._options)
         self._owner_pid = os.getpid()
+        self._life = PoolLife(self._options)
         self._closed = False
         self._unfinished: weakref.WeakSet[Job[Any] | TaskFuture[Any]] = weakref.WeakSet()
         # A pool that is dropped, and the end of the interpreter, end the workers and do not wait for tasks.
@@ -303,6 +305,7 @@ class WorkerPool:
             Cancel the jobs instead of letting them end.
         """
         self._closed = True
+        self._life.over()
         if os.getpid() == self._owner_pid:
             self._backend.shutdown(wait=wait, cancel=cancel)
             self._finalizer.detach()
@@ -397,6 +400,7 @@ class WorkerPool:
             seed = secrets.randbits(64) if options.seed is None else options.seed
         if options.profile:
             job.gather_profile()
+        job._state.adviser.make_facts = self._life.began(options)
         sink, todo = (job, None) if checkpoint is None else checkpoint.attach(job)
         if before is not None:
             todo = job.take_over(before)

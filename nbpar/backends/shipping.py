@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from nbpar.backends.arenas import PoolArenas
 from nbpar.backends.base import JobSpec
 from nbpar.backends.captured import CapturedBuffers
+from nbpar.backends.repeated import SentBuffers
 from nbpar.backends.surroundings import cell_sources, surroundings
 from nbpar.engine.instructions import Chunk
 from nbpar.errors import SerializationError
@@ -64,6 +65,7 @@ class PreparedJob(NamedTuple):
 
     function: PreparedFunction
     surroundings: bytes
+    sent: SentBuffers
 
     @property
     def speed_key(self) -> str:
@@ -86,7 +88,7 @@ def prepare_job(codec: Codec, captured: CapturedBuffers, job: JobSpec) -> Prepar
     """
     __tracebackhide__ = True
     codec.begin_job()
-    return PreparedJob(_prepare_function(codec, captured, job.function), surroundings())
+    return PreparedJob(_prepare_function(codec, captured, job.function), surroundings(), SentBuffers())
 
 
 _named: weakref.WeakKeyDictionary[Any, PreparedFunction] = weakref.WeakKeyDictionary()
@@ -173,6 +175,8 @@ class Shipper:
         if encoded.shared_ids:
             flags |= ChunkFlag.HAS_SHARED
         self._send_needs(encoded)
+        for again in prepared.sent.note(encoded.buffers, items) if encoded.buffers else ():
+            job.sink.apply(again)
         buffers = self._placed(encoded.buffers) if encoded.buffers else ()
         numbers = (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, flags | chunk.attempt * ChunkFlag.ATTEMPT)
         self._channel.send(Message(Kind.CHUNK, numbers, payload=encoded.payload, buffers=buffers))

@@ -24,6 +24,7 @@ from typing import Any
 
 __all__ = [
     "Memory",
+    "address_of",
     "address_space_bytes",
     "anonymous_file",
     "can_pass_memory",
@@ -241,6 +242,12 @@ def same_bytes(a: memoryview, b: memoryview) -> bool:
     """Whether two buffers of one length hold the same. Without the GIL, and ten times as fast as ``a == b``."""
     with _address(a) as address_a, _address(b) as address_b:
         return not _libc().memcmp(address_a, address_b, len(a))
+
+
+def address_of(buffer: memoryview) -> int:
+    """Where a buffer is at this moment."""
+    with _address(buffer) as address:
+        return address
 
 
 @contextlib.contextmanager
