@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from nbpar.engine.advice import Adviser
+from nbpar.engine.adviser import Adviser
 from nbpar.engine.durations import N_SLOWEST, Histogram
 from nbpar.engine.events import (
     ChunkDone,

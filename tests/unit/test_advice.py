@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbpar.engine import snapshot as pictures
-from nbpar.engine.advice import MAX_ADVICE, MIN_ELAPSED_S, Adviser, advise
+from nbpar.engine.advice import MAX_ADVICE, MIN_ELAPSED_S, advise
+from nbpar.engine.adviser import FROM_S, Adviser
+from nbpar.engine.events import LostUpdate, SentAgain
 from nbpar.engine.snapshot import Bin, Facts, Lane, Repeated, Slow, Snapshot, Span, ThreadsCpu, Times, Usage
 
 MB = 1_000_000
@@ -342,10 +344,25 @@ def test_a_running_job_is_asked_once_a_second_and_a_finished_one_always(monkeypa
 
     monkeypatch.setattr("nbpar.engine.advice.advise", count)
     adviser = Adviser()
-    shown = [adviser.add_to(job(status="running", elapsed_s=at_s)).advice for at_s in (0.1, 0.6, 1.0, 1.2, 2.0)]
-    assert asked == [0.1, 1.2]
-    assert shown == [("at 0.1",), ("at 0.1",), ("at 0.1",), ("at 1.2",), ("at 1.2",)]
+    shown = [adviser.add_to(job(status="running", elapsed_s=at_s)).advice for at_s in (0.1, 0.6, 1.0, 1.7, 2.0)]
+    assert asked == [0.6, 1.7]
+    assert shown == [(), ("at 0.6",), ("at 0.6",), ("at 1.7",), ("at 1.7",)]
     assert adviser.add_to(job(elapsed_s=2.1)).advice == ("at 2.1",)
+    assert FROM_S < MIN_ELAPSED_S
+
+
+def test_what_was_lost_and_sent_again_is_in_the_picture_and_each_name_is_said_aloud_once() -> None:
+    adviser = Adviser()
+    adviser.make_facts = lambda: facts(n_cpus=3)
+    said = [adviser.heed(LostUpdate(1, names)) for names in (("a",), ("a", "b"), ("b",))]
+    assert [one and one.split(" ")[0] for one in said] == ["`a`", "`b`", None]
+    for n_times in (2, 3):
+        assert adviser.heed(SentAgain("grid", 5 * MB, n_times)) is None
+    adviser.heed(SentAgain("mesh", 50 * MB, 2))
+    shown = adviser.add_to(job(facts=None, elapsed_s=0.1))
+    assert shown.repeated == (Repeated("mesh", 50 * MB, 2), Repeated("grid", 5 * MB, 3))
+    assert (shown.lost, shown.facts) == (("a", "b"), facts(n_cpus=3))
+    assert shown.advice[0].startswith("`a` and `b` were changed")
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 100)

@@ -1,0 +1,71 @@
+"""Between a job's state and its advice: what that goes by beside the job's figures, and when it is worked out.
+
+Owned by :mod:`nbpar.engine.state`. The rules themselves, in :mod:`nbpar.engine.advice`, are loaded for the first job
+that lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nbpar.engine.events import LostUpdate, SentAgain
+from nbpar.engine.snapshot import Facts, Repeated, Snapshot, ThreadsCpu
+
+__all__ = ["Adviser"]
+
+PERIOD_S = 1.0
+"""How often a running job is looked at: sentences that change faster cannot be read."""
+
+FROM_S = 0.4
+"""No advice is given on a job this young."""
+
+
+class Adviser:
+    """What advice on one job goes by beside its figures, and the advice; the owner locks it.
+
+    Attributes
+    ----------
+    make_facts : callable or None
+        Says what is known of the pool; called when somebody first looks at the job.
+    threads_cpu : ThreadsCpu or None
+        See :class:`~nbpar.engine.snapshot.Snapshot`.
+    """
+
+    def __init__(self) -> None:
+        self.make_facts: Callable[[], Facts] | None = None
+        self.threads_cpu: ThreadsCpu | None = None
+        self._facts: Facts | None = None
+        self._lost: tuple[str, ...] = ()
+        self._repeated: dict[tuple[str, int], Repeated] = {}  # bounded by what the backend remembers of a job
+        self._next_s = 0.0
+        self._advice: tuple[str, ...] = ()
+
+    def heed(self, event: LostUpdate | SentAgain) -> str | None:
+        """Take an event in; what is to be said aloud of it, if anything."""
+        if isinstance(event, SentAgain):
+            self._repeated[event.what, event.n_bytes] = Repeated(*event)
+            return None
+        new = tuple(name for name in event.names if name not in self._lost)
+        self._lost += new
+        if not new:
+            return None
+        from nbpar.engine.rules_pool import lost_update
+
+        return lost_update(new)
+
+    def add_to(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with all that; advice is worked out once a second while the job runs, and at its end."""
+        if self._facts is None and self.make_facts is not None:
+            self._facts, self.make_facts = self.make_facts(), None
+        snapshot = snapshot._replace(
+            repeated=tuple(sorted(self._repeated.values(), key=lambda one: -one.n_bytes * one.n_times)),
+            lost=self._lost,
+            facts=self._facts,
+            threads_cpu=self.threads_cpu,
+        )
+        if (snapshot.ended or snapshot.elapsed_s >= self._next_s) and (snapshot.elapsed_s >= FROM_S or self._lost):
+            from nbpar.engine.advice import advise  # what most jobs end without
+
+            self._next_s = snapshot.elapsed_s + PERIOD_S
+            self._advice = advise(snapshot)
+        return snapshot._replace(advice=self._advice)
