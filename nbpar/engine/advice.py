@@ -1,8 +1,8 @@
 """What would make a job faster: sentences worked out from a snapshot, and silence unless its figures say so.
 
 :func:`advise` is pure; :mod:`nbpar.engine.adviser` asks it. The rules are in :mod:`nbpar.engine.rules_tasks` and
-:mod:`nbpar.engine.rules_pool`. A sentence that is not true of the job, or would not gain much, costs more trust than one
-that is left out.
+:mod:`nbpar.engine.rules_pool`. A sentence that is not true of the job, or would not gain much, costs more trust than
+one that is left out.
 """
 
 from __future__ import annotations
