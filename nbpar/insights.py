@@ -27,11 +27,11 @@ class JobInsights(Insights):
     --------
     >>> import nbpar, time
     >>> with nbpar.WorkerPool(n_workers=2, start_method="threads") as pool:
-    ...     job = pool.map_async(time.sleep, [0.05, 0.01, 0.01])
+    ...     job = pool.map_async(time.sleep, [0.2, 0.01, 0.01])
     ...     _ = job.result()
     >>> told = job.insights
-    >>> told.n_done, round(told.serial_s, 1), told.slowest[0].item_repr
-    (3, 0.1, '0.05')
+    >>> told.n_done, told.serial_s > 0.2, told.slowest[0].item_repr
+    (3, True, '0.2')
     >>> [worker.worker_id for worker in told.workers]
     [0, 1]
     """
@@ -57,8 +57,8 @@ class JobInsights(Insights):
         >>> with nbpar.WorkerPool(start_method="serial") as pool:
         ...     job = pool.map_async(abs, [-1, -2])
         >>> frame = job.insights.to_frame()
-        >>> frame.loc[0, "n_done"], frame["sent_bytes"].sum()
-        (np.int64(2), np.int64(0))
+        >>> int(frame.loc[0, "n_done"]), int(frame["sent_bytes"].sum())
+        (2, 0)
         """
         try:
             import pandas as pd
@@ -69,6 +69,9 @@ class JobInsights(Insights):
             ) from error
         frame = pd.DataFrame([row._asdict() for row in self.workers], columns=list(WorkerRow._fields))
         return frame.astype({"peak_memory_bytes": float, "cpu": float}).set_index("worker_id")
+
+    def __repr__(self) -> str:
+        return f"<JobInsights of {self.name!r}, {self.status} with {self.n_done:,} tasks; print it for its table>"
 
     def __str__(self) -> str:
         return insights_text(self)

@@ -171,3 +171,85 @@ def test_progress_is_on_the_board_when_a_task_tracks(context: Context) -> None:
         return [context.slot.tracked for _ in track(range(2))]
 
     assert outcome(run(context, task, [0])) == {100: [(0, 2), (1, 2)]}
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only in tasks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 50.0
+        monkeypatch.setattr("nbpar.worker.execute.perf_counter", lambda: self.now_s)
+
+    def work(self, seconds: float) -> float:
+        self.now_s += seconds
+        return seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_longest_task_is_told_of_with_its_time_when_they_are_timed_one_by_one(
+    context: Context, clock: Clock
+) -> None:
+    (report,) = run(context, clock.work, [0.001, 0.005, 0.002])
+    assert report.longest_index == 101
+    assert report.longest_s == pytest.approx(0.005)
+    assert report.end_s - report.begin_s == pytest.approx(0.008)
+
+
+def test_each_report_has_a_longest_task_of_its_own(context: Context, clock: Clock) -> None:
+    first, second = run(context, clock.work, [0.01, 0.06, 0.02, 0.03])
+    assert (first.first, first.longest_index, second.first, second.longest_index) == (100, 101, 102, 103)
+    assert [first.longest_s, second.longest_s] == pytest.approx([0.06, 0.03])
+
+
+def test_tasks_in_a_block_are_not_timed(context: Context, clock: Clock) -> None:
+    (report,) = run(context, clock.work, [0.0] * 300, quick=True)
+    assert report.longest_index == -1
+    (report,) = run(context, clock.work, [0.001, 0.02, 0.001, 0.001], quick=True)
+    assert report.longest_index == 100  # the first is a block by itself
+    assert report.longest_s == pytest.approx(0.001)
+
+
+def test_the_longest_is_found_behind_a_quick_stretch_that_a_failure_ended(context: Context, clock: Clock) -> None:
+    def task(seconds: float) -> float:
+        clock.work(seconds)
+        if seconds == 0.003:
+            raise ValueError
+        return seconds
+
+    reports = run(context, task, [0.001, 0.001, 0.003, 0.002, 0.004], quick=True)
+    assert [(one.first, one.longest_index) for one in reports] == [(100, 103), (104, 104)]
+    assert [one.longest_s for one in reports] == pytest.approx([0.002, 0.004])
+
+
+@pytest.mark.parametrize("items", [[0.02, 0.01, -1.0], [-1.0]])
+def test_time_in_an_interrupted_task_is_not_that_of_the_tasks_before(
+    context: Context, clock: Clock, items: list[float]
+) -> None:
+    def task(seconds: float) -> float:
+        if seconds < 0:
+            clock.work(30.0)
+            context.slot.drop(9)
+            raise TaskInterrupt
+        return clock.work(seconds)
+
+    (report,) = run(context, task, items)
+    worked_s = report.end_s - report.begin_s
+    assert worked_s == pytest.approx(0.03 if len(items) > 1 else 30.0)  # else it is known to have come to nothing
+    assert report.n_ended == len(items) - 1
+
+
+def test_unpacking_counts_with_the_first_report_alone(context: Context, clock: Clock) -> None:
+    reports: list[Report] = []
+    work = Work(clock.work)
+    run_chunk(
+        work, [0.06] * 3, chunk_id=9, start=0, context=context, quick=False, report=reports.append, unpack_s=0.125
+    )
+    assert [one.unpack_s for one in reports] == [0.125] + [0.0] * (len(reports) - 1)
+    assert len(reports) == 3
