@@ -665,16 +665,19 @@ class Stream {
   drawLanes(g, at) {
     const { job, colours } = this, { x, height, pitch } = at;
     const inset = height > 8 ? 1 : 0, round = height > 8 && g.roundRect;
-    const add = (begin, end, y, least) => { // to the path
+    const add = (begin, end, y, least) => { // a path of many parts takes longer than many rectangles
       const left = x(begin), wide = x(end) - left, w = Math.max(least, wide - (wide > 2.5 ? 0.8 : 0));
-      if (round && w > 3) g.roundRect(left, y + inset, w, height - 2 * inset, 1.5);
-      else g.rect(left, y + inset, w, height - 2 * inset);
+      if (!round || w <= 4) {
+        g.fillRect(left, y + inset, w, height - 2 * inset);
+        return;
+      }
+      g.beginPath();
+      g.roundRect(left, y + inset, w, height - 2 * inset, 1.5);
+      g.fill();
     };
     const block = (fill, begin, end, y, least = 0.6) => {
       g.fillStyle = fill;
-      g.beginPath();
       add(begin, end, y, least);
-      g.fill();
     };
     const thinner = at.tEnd / at.plot * 3; // marks below three pixels may stand for more gap than task
     for (let row = 0; row < at.n; row += 1) {
@@ -688,14 +691,12 @@ class Stream {
       for (const [begin, end, kind] of job.stops({ ...lane, marks: [], index: null })) block(colours[kind], begin, end, y);
       for (const tone of [0, 1]) {
         g.fillStyle = tone ? colours.task : colours.alt;
-        g.beginPath();
         for (let i = 0; i < marks.length; i += N_FIELDS) {
           if (marks[i + FAILED] || marks[i + TONE] !== tone) continue;
           const wide = marks[i + END] - marks[i + BEGIN];
           if (wide < thinner && marks[i + WORK] < 0.9 * wide) continue;
           add(marks[i + BEGIN], marks[i + END], y, 0.6);
         }
-        g.fill();
       }
       for (let i = 0; i < marks.length; i += N_FIELDS) { // merged with the gaps between them: fainter
         const wide = marks[i + END] - marks[i + BEGIN];

@@ -55,12 +55,11 @@ def step_for(elapsed: int, n_steps: int, least: int = 1) -> int:
 class Marks:
     """One lane's spans, merged."""
 
-    __slots__ = ("_failed", "_kept", "_known", "_marks", "_received", "_sent", "_tasks")
+    __slots__ = ("_kept", "_known", "_marks")
 
     def __init__(self) -> None:
         self._marks: list[Mark] = []
         self._known: tuple[Span, ...] = ()  # the spans that the marks stand for
-        self._tasks = self._failed = self._sent = self._received = 0  # in them, summed
         self._kept = 0  # marks that the front end has
 
     def __len__(self) -> int:
@@ -107,7 +106,7 @@ class Marks:
 
     def _rebuild(self, spans: tuple[Span, ...], step: int) -> None:
         self._marks = []
-        self._kept = self._tasks = self._failed = self._sent = self._received = 0
+        self._kept = 0
         self._add(spans, step)
 
     def _add(self, spans: tuple[Span, ...], step: int) -> None:
@@ -139,30 +138,30 @@ class Marks:
             else:
                 tone = 0 if before is None else 1 - before[7]
                 marks.append([begin, end, first, last, n_tasks, n_failed, end - begin, tone, sent, received])
-            self._tasks += n_tasks
-            self._failed += n_failed
-            self._sent += sent
-            self._received += received
         self._kept = kept
 
     def _catch_up(self, spans: tuple[Span, ...], step: int) -> None:
-        """Neighbours were merged, perhaps a known one with a new one: what is new follows from the sums."""
-        tasks = sum(span.n_tasks for span in spans) - self._tasks
-        failed = sum(span.n_failed for span in spans) - self._failed
-        sent = sum(span.sent_bytes for span in spans) - self._sent
-        received = sum(span.received_bytes for span in spans) - self._received
-        if min(tasks, failed, sent, received) < 0:
-            self._rebuild(spans, step)  # not the lane that it was
-            return
-        at = len(spans)
-        while at and tasks >= spans[at - 1].n_tasks and tasks:
+        """Neighbours were merged, perhaps a known one with a new one. A merged span keeps its first's begin."""
+        known = self._known
+        end_s, at = known[-1].end_s, len(spans)
+        while at and spans[at - 1].end_s > end_s:
             at -= 1
-            new = spans[at]
-            tasks, failed = tasks - new.n_tasks, failed - new.n_failed
-            sent, received = sent - new.sent_bytes, received - new.received_bytes
-        if tasks and at:  # of the one before, only a part is new
-            part = spans[at - 1]._replace(
-                n_tasks=tasks, n_failed=failed, sent_bytes=max(0, sent), received_bytes=max(0, received)
-            )
-            self._add((part,), step)
-        self._add(spans[at:], step)
+        if at and spans[at - 1].end_s == end_s:
+            self._add(spans[at:], step)
+            return
+        if at < len(spans):
+            both, i = spans[at], len(known)
+            while i and known[i - 1].begin_s >= both.begin_s:
+                i -= 1
+            inside = known[i:]
+            if inside and inside[0].begin_s == both.begin_s:
+                new = both._replace(
+                    n_tasks=both.n_tasks - sum(span.n_tasks for span in inside),
+                    n_failed=both.n_failed - sum(span.n_failed for span in inside),
+                    sent_bytes=both.sent_bytes - sum(span.sent_bytes for span in inside),
+                    received_bytes=both.received_bytes - sum(span.received_bytes for span in inside),
+                )
+                if min(new.n_tasks, new.n_failed, new.sent_bytes, new.received_bytes) >= 0:
+                    self._add((new, *spans[at + 1 :]), step)
+                    return
+        self._rebuild(spans, step)  # not the lane that it was
