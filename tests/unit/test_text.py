@@ -81,7 +81,8 @@ def test_bar_shows_the_snapshots_own_figures_failures_and_advice(make_terminal: 
     view.update(job(n_done=1000, n_failed=2, failures=failures(2)))
     (shown,) = screen.shown()
     assert shown.startswith("map simulate  50%|")
-    assert shown.endswith(f"1,000 of 2,000 tasks · 2 failed · 312 /s · 2.3 s left · 1.7{TIMES} serial")
+    assert "| 1,000 of 2,000 tasks · 2 failed · 312 /s · 2.3 s left · " in shown
+    assert shown.endswith(f"{TIMES} serial")
     view.close(job(n_done=2000, n_failed=2, failures=failures(1), status="done", advice=("share it",)))
     end = screen.shown()
     assert end[0].startswith("map simulate 100%|")
@@ -322,11 +323,9 @@ def test_a_log_has_a_line_for_each_tenth_or_half_minute(capsys: pytest.CaptureFi
     tenths = [f"map simulate: {10 * i}%, {200 * i:,} of 2,000 tasks · 312 /s · 2.3 s left" for i in range(1, 10)]
     assert [one.rpartition(" · ")[0] for one in lines[:9]] == tenths
     assert len(lines) == 9 + 2 + 3
-    assert lines[11:] == [
-        f"map simulate: 2,000 of 2,000 tasks · 312 /s · took 2.0 s · 1.7{TIMES} serial · 1 failed",
-        "  #0  item boom  ValueError: boom",
-        "  advice: share it",
-    ]
+    assert lines[11].startswith("map simulate: 2,000 of 2,000 tasks · 312 /s · took 2.0 s · ")
+    assert lines[11].endswith(f"{TIMES} serial · 1 failed")
+    assert lines[12:] == ["  #0  item boom  ValueError: boom", "  advice: share it"]
 
 
 def test_a_log_of_a_job_of_unknown_length_has_a_line_each_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
