@@ -302,7 +302,7 @@ class ThreadWorkers:
                 if not worker.abandoned:
                     self._events.put(Sampled(worker.worker_id, job_id, data))
 
-            worker.samplers[job_id] = Sampler(tell)
+            worker.samplers[job_id] = Sampler(tell, only_watch=sys.version_info < (3, 12))
         return worker.samplers[job_id]
 
     def _print(self, text: str, is_stderr: bool, index: int | None) -> None:

@@ -81,10 +81,15 @@ class Sampler:
     ----------
     tell : callable
         Takes what was seen, packed; called by the sampled thread and by the watching one, never by both at once.
+    only_watch : bool
+        Look from outside alone. For threads in Python 3.11: one that is profiled there waits at each call as long as an
+        exception is pending in any other (as in one whose task has timed out in C code).
     """
 
-    def __init__(self, tell: Callable[[bytes], None]) -> None:
+    def __init__(self, tell: Callable[[bytes], None], *, only_watch: bool = False) -> None:
         self._tell = tell
+        self._only_watch = only_watch
+        self._carried_s = 0.0  # time in chunks since the last look, where only these count
         self._pyinstrument: Any = None
         self._note = ""
         self._is_running = False
@@ -111,7 +116,7 @@ class Sampler:
         """Sample this thread from now on; the caller is about to call `run_chunk`."""
         if self._note or self._is_gone or self._is_running:
             return
-        if sys.getprofile() is not None:
+        if sys.getprofile() is not None and not self._only_watch:
             self._give_up("another profiler is active in it")
             return
         frame: FrameType | None = sys._getframe(1)
@@ -126,9 +131,8 @@ class Sampler:
                 self._pyinstrument = _load()
             self._last_s = time.perf_counter()
             self._is_running = True  # first: an interrupt may come in between
-            self._pyinstrument.get_stack_sampler().subscribe(
-                self._saw, desired_interval=INTERVAL_S, use_async_context=False
-            )
+            if not self._only_watch:
+                self._subscribe()
         except Exception as error:  # noqa: BLE001  # not installed there, or not as it was: the tasks run all the same
             self._give_up(f"{type(error).__name__}: {error}")
             return
@@ -141,19 +145,28 @@ class Sampler:
         """Sample no more for now, and tell what was seen when it is much."""
         if not self._is_running:
             return
-        sampler = self._pyinstrument.get_stack_sampler()
-        try:
-            sampler.unsubscribe(self._saw)
-        except sampler.SubscriberNotFound:  # an interrupt has broken off a start or a stop: have both done in whole
-            sampler.subscribe(self._saw, desired_interval=INTERVAL_S, use_async_context=False)
-            sampler.unsubscribe(self._saw)
+        if not self._only_watch:
+            self._unsubscribe()
         self._is_running = False
         with self._lock:
+            self._carried_s += time.perf_counter() - self._last_s
             self._woken.clear()
             self._take_over()
             self._looks.clear()
             if self._had_pending or self._unsaid_s > min(TELL_S, TELL_SHARE * self._said_s):
                 self._say({})
+
+    def _subscribe(self) -> None:
+        sampler = self._pyinstrument.get_stack_sampler()  # this thread's
+        sampler.subscribe(self._saw, desired_interval=INTERVAL_S, use_async_context=False)
+
+    def _unsubscribe(self) -> None:
+        sampler = self._pyinstrument.get_stack_sampler()
+        try:
+            sampler.unsubscribe(self._saw)
+        except sampler.SubscriberNotFound:  # an interrupt has broken off a start or a stop: have both done in whole
+            self._subscribe()
+            sampler.unsubscribe(self._saw)
 
     def _give_up(self, why: str) -> None:
         self._note, self._is_running = why, False
@@ -192,11 +205,12 @@ class Sampler:
                         self._is_gone = True
 
     def _look(self, now_s: float) -> None:
-        if now_s - self._last_s > LONG_S:
-            frame = sys._current_frames().get(self._thread_id)
-            if frame is not None:
-                stack = self._pyinstrument.build_call_stack(frame, "line", None)
-                del frame
+        if self._only_watch:
+            if (stack := self._stack_now()) is not None:
+                self._saw(stack, self._carried_s + now_s - self._last_s, None)
+                self._carried_s = 0.0
+        elif now_s - self._last_s > LONG_S:
+            if (stack := self._stack_now()) is not None:
                 self._looks.append((now_s, self._own(stack)))
             if len(self._looks) >= MAX_LOOKS:
                 del self._looks[::2]
@@ -209,6 +223,13 @@ class Sampler:
             _share_out(pending, now_s - self._last_s, [stack for _, stack in self._looks])
             if self._found or pending:
                 self._say(pending)
+
+    def _stack_now(self) -> list[str] | None:
+        frame = sys._current_frames().get(self._thread_id)
+        if frame is None:
+            return None
+        stack: list[str] = self._pyinstrument.build_call_stack(frame, "line", None)
+        return stack
 
     # --- with the lock ------------------------------------------------------------------------------------------------
 
@@ -288,20 +309,18 @@ def _share_out(into: dict[Stack, list[float]], seconds: float, stacks: list[Stac
 
 
 def _bounded(found: dict[Stack, list[float]]) -> dict[Stack, list[float]]:
-    """At most `MAX_STACKS`: those that took least lose their innermost frames, so that they become the same."""
-    while len(found) > MAX_STACKS:
-        n_before = len(found)
+    """At most `MAX_STACKS`: those that took least are cut at their inner ends, so that they become the same."""
+    for depth in (20, 5, 1, 0):
+        if len(found) <= MAX_STACKS:
+            break
         ordered = sorted(found.items(), key=lambda item: -item[1][0])
         found = dict(ordered[: MAX_STACKS // 2])
         for stack, (seconds, n) in ordered[MAX_STACKS // 2 :]:
             # At last the function alone, without its line: tasks have but one.
-            shorter = stack[: len(stack) // 2] or (stack[0].partition("\1")[0],)
-            entry = found.setdefault(shorter, [0.0, 0])
+            entry = found.setdefault(stack[:depth] or (stack[0].partition("\1")[0],), [0.0, 0])
             entry[0] += seconds
             entry[1] += n
-        if len(found) == n_before:
-            return dict(ordered[:MAX_STACKS])
-    return found
+    return found if len(found) <= MAX_STACKS else dict(list(found.items())[:MAX_STACKS])
 
 
 def _packed(note: str, found: dict[Stack, list[float]], pending: dict[Stack, list[float]]) -> bytes:
