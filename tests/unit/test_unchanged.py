@@ -105,7 +105,9 @@ class Own:
 
 
 @pytest.mark.parametrize(
-    "value", [[1], {"a": 1}, {1}, Own(), bytearray(b"x"), [].append, types.ModuleType("by_hand"), ([],)], ids=repr
+    "value",
+    [[1], {"a": 1}, {1}, Own(), bytearray(b"x"), [].append, types.ModuleType("by_hand"), ([],)],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_can_change_unseen_is_looked_at_each_time(cell: dict[str, Any], value: object) -> None:
     cell["n"] = value
