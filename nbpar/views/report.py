@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from nbpar.engine.insights import Insights
 from nbpar.engine.snapshot import Snapshot
-from nbpar.views import picture, sections, wording
+from nbpar.views import picture, profile, sections, wording
 from nbpar.views.table import aligned, worker_cells
 from nbpar.views.wording import clean, escape
 
@@ -66,6 +66,8 @@ def to_html(snapshot: Snapshot) -> str:
     ]
     if snapshot.n_failed:
         parts.append(sections.failures(snapshot, FAILURES_BYTES, TRACEBACKS_BYTES))
+    if snapshot.profile is not None:
+        parts.append(profile.to_html(snapshot.profile))
     parts += sections.boxes(snapshot.notes, NOTES_BYTES, advice=False)
     parts.append(sections.durations(snapshot, told))
     parts.append(sections.slowest(snapshot.slowest, SLOWEST_BYTES))
@@ -131,6 +133,8 @@ def to_text(snapshot: Snapshot) -> str:
     lines = textwrap.wrap(f"{clean(snapshot.name, 60)}: {head}", COLUMNS, subsequent_indent="  ")
     lines += sections.within(TEXT_BYTES // 5, _sentences("advice", snapshot.advice))
     lines += _failed_lines(snapshot)
+    if snapshot.profile is not None:
+        lines += map(_line, profile.to_lines(snapshot.profile))
     lines += sections.within(TEXT_BYTES // 5, _sentences("note", snapshot.notes))
     if told.durations is not None:
         lines.append(_line(f"durations: {sections.duration_words(told)}"))

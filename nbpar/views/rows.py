@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nbpar.engine.snapshot import Lane, Snapshot
-from nbpar.views import wording
+from nbpar.views import profile, wording
 from nbpar.views.table import size
 
 __all__ = ["Piece", "afterword", "bar", "end", "head", "plain", "workers"]
@@ -172,6 +172,8 @@ def afterword(snapshot: Snapshot) -> list[str]:
     ]
     if snapshot.n_failed > len(shown) > 0:
         lines.append(f"  and {snapshot.n_failed - len(shown):,} more")
+    if snapshot.profile is not None:
+        lines += [f"  {line}" for line in profile.to_lines(snapshot.profile)]
     return lines + [f"  advice: {wording.clean(text, 400)}" for text in snapshot.advice[:N_ADVICE]]
 
 
