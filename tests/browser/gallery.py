@@ -32,7 +32,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>nbpar</title>
 
 # A stand-in for anywidget's model: what the card sends is kept, what the test sends arrives like a message.
 _STUB = """async (source) => {
-  const { default: widget } = await import("data:text/javascript;base64," + source);
+  const { default: widget, Job } = await import("data:text/javascript;base64," + source);
   window.cards = [];
   window.show = (scene, canCancel) => {
     const listeners = {}, sent = [];
@@ -51,6 +51,16 @@ _STUB = """async (source) => {
     const tell = (content) => { for (const listener of listeners["msg:custom"] || []) listener(content, []); };
     window.cards.push({ el, sent, tell, close, model });
     return window.cards.length - 1;
+  };
+  window.again = (i) => { // a second view of a card's job
+    const el = document.createElement("div");
+    document.querySelector("main").append(el);
+    widget.render({ model: window.cards[i].model, el });
+  };
+  window.replay = ([first, ...messages]) => { // what a front end knows after these
+    const job = new Job({ get: () => first, on: () => {}, send: () => {} });
+    for (const message of messages) job.hear({ scene: message });
+    return { lanes: job.lanes, failures: job.failures, lines: job.lines };
   };
 }"""
 
