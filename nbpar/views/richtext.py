@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nbpar.engine.events import OutputLine
@@ -72,6 +73,7 @@ class _Screen:
         self._lock = threading.RLock()  # guards all below; the ticker draws, and whoever waits for a job closes it
         self._tables: dict[RichView, Snapshot] = {}
         self._live: Live | None = None
+        self._pace = terminal.Pace()
 
     def show(self, view: RichView, snapshot: Snapshot) -> None:
         """Draw a job's table, for the first time or anew."""
@@ -80,7 +82,9 @@ class _Screen:
             if self._live is None:
                 self._live = _live()
                 self._live.start()
-            self._draw(self._live)
+            if self._pace.is_due():  # jobs that run at once are drawn together
+                with self._pace.drawing():
+                    self._draw(self._live)
 
     def drop(self, view: RichView) -> None:
         """Take a job's table away."""
@@ -93,14 +97,15 @@ class _Screen:
             else:
                 self._live.stop()
                 self._live = None
+                self._pace = terminal.Pace()
 
     def write(self, lines: list[OutputLine]) -> None:
         """Write lines of workers above the tables."""
         with self._lock:
-            for line in lines:
-                file = sys.stdout if line.stream == "stdout" else sys.stderr
-                text = label(line, file)
-                # What goes to a file does not touch the terminal.
+            for stream, run in groupby(lines, key=lambda line: line.stream):
+                file = sys.stdout if stream == "stdout" else sys.stderr
+                text = "\n".join(label(line, file) for line in run)
+                # What goes to a file does not touch the terminal. All in one: each call draws the tables anew.
                 if self._live is not None and file is not None and file.isatty():
                     self._live.console.out(text, highlight=False)
                 else:

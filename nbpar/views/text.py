@@ -42,6 +42,7 @@ class TextView:
         self._bar: tqdm[Any] | None = None
         self._rows: list[tqdm[Any]] = []
         self._with_track = False
+        self._pace = terminal.Pace()
         self._is_ascii = False
 
     def open(self, snapshot: Snapshot) -> None:
@@ -78,8 +79,9 @@ class TextView:
         )
         with self._enter():
             bar.refresh()
-            if self._detail and not snapshot.ended:
-                self._draw_rows(snapshot, columns, n_rows)
+            if self._detail and not snapshot.ended and self._pace.is_due():
+                with self._pace.drawing():
+                    self._draw_rows(snapshot, columns, n_rows)
 
     def _draw_rows(self, snapshot: Snapshot, columns: int, n_rows: int) -> None:
         self._with_track = self._with_track or any(lane.track is not None for lane in snapshot.lanes)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nbpar.engine.events import OutputLine
 from nbpar.engine.snapshot import Lane, Snapshot, Usage, View
-from nbpar.views import choose, rows, terminal
+from nbpar.views import choose, richtext, rows, terminal
 from nbpar.views.dashboard import Dashboard
 from nbpar.views.milestones import Milestones
 from nbpar.views.plain import PlainOutput
@@ -43,6 +43,8 @@ def usual_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("LANG", "en_US.UTF-8")
+    monkeypatch.setattr(terminal.Pace, "is_due", lambda _: True)
+    monkeypatch.setattr(richtext, "_screen", richtext._Screen())
 
 
 MakeTerminal = Callable[..., Terminal]
@@ -210,6 +212,51 @@ def test_the_cursor_is_never_hidden(make_terminal: MakeTerminal) -> None:
     view.close(job(status="done"))
     screen.shown()
     assert b"\x1b[?25l" not in screen.raw
+
+
+def test_jobs_are_drawn_together_ten_times_a_second_at_most(
+    make_terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_drawn, is_due = 0, iter([True, False, False, False, True, False])
+    draw = richtext._Screen._draw
+
+    def count(screen: Any, live: Any) -> None:
+        nonlocal n_drawn
+        n_drawn += 1
+        draw(screen, live)
+
+    monkeypatch.setattr(richtext._Screen, "_draw", count)
+    monkeypatch.setattr(terminal.Pace, "is_due", lambda _: next(is_due))
+    screen, views = make_terminal(), [RichView() for _ in range(3)]
+    for n_done in (1500, 1600):
+        for i, view in enumerate(views):
+            view.update(job(name=f"job {i}", n_done=n_done))
+    assert n_drawn == 2
+    shown = " ".join(screen.shown())
+    assert all(part in shown for part in ("job 0", "job 1", "job 2", "1,500 of", "1,600 of"))
+
+
+def test_drawing_takes_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.undo()
+    monkeypatch.setattr(terminal, "perf_counter", lambda: now_s)
+    pace = terminal.Pace()
+    for took_s, wait_s in ((0.001, 0.09), (0.01, 0.2), (0.05, 1.0)):
+        assert pace.is_due()
+        with pace.drawing():
+            now_s += took_s
+        now_s += wait_s - took_s - 0.001
+        assert not pace.is_due()
+        now_s += 0.002
+
+
+def test_many_lines_at_once_draw_the_table_once(make_terminal: MakeTerminal) -> None:
+    screen, view = make_terminal(), RichView()
+    view.open(job())
+    view.write([line(str(i)) for i in range(2000)])
+    assert screen.shown()[-4].startswith("map simulate ")
+    assert screen.raw.count(b"tasks") < 20
+    view.close(job(status="done"))
 
 
 def test_two_jobs_share_a_terminal(make_terminal: MakeTerminal) -> None:
