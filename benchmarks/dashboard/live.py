@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.dashboard.paints import latencies_s, observe, paints, percentile
+from benchmarks.dashboard.replay import NOTHING
 from tests.browser.harness import Server
 
 if TYPE_CHECKING:
@@ -23,11 +24,19 @@ _PLACES = {
 
 
 class Live(NamedTuple):
-    """What a display took, a second, and how late it was."""
+    """What a display took, a second, and how late it was; NaN where there was nothing to see.
+
+    Attributes
+    ----------
+    fed_share : float
+        Of a core, for the kernel's process: what it takes more than with nothing shown is the cost of showing.
+    drawing_share : float
+        Of a core, for the thread that draws.
+    """
 
     messages_per_s: float
-    core_share: float
-    ticker_share: float
+    fed_share: float
+    drawing_share: float
     p50_s: float
     p95_s: float
     n_paints: int
@@ -41,13 +50,19 @@ def measure(server: Server, browser: Browser, way: str, size: dict[str, Any]) ->
     try:
         notebook.run(0)
         notebook.run_cell(1)
-        place = notebook.output_area(1).locator(_PLACES[way]).first
-        place.wait_for(state="attached")
-        observe(place)
-        notebook.wait_cell(1, timeout_s=4 * size["duration_s"] + 60)
+        painted = []
+        limit_s = 4 * size["duration_s"] + 60
+        if way == NOTHING:
+            notebook.wait_cell(1, limit_s)
+        else:
+            place = notebook.output_area(1).locator(_PLACES[way]).first
+            place.wait_for(state="attached")
+            observe(place)
+            notebook.wait_cell(1, limit_s)
+            painted = paints(place)
         if not path.exists():
             raise RuntimeError(f"the replay failed: {notebook.text(1)[-500:]}")
-        return sum_up(json.loads(path.read_text(encoding="utf-8")), paints(place))
+        return sum_up(json.loads(path.read_text(encoding="utf-8")), painted)
     finally:
         notebook.close()
 
@@ -56,12 +71,11 @@ def sum_up(record: dict[str, Any], painted: list[tuple[float, int]]) -> Live:
     """The figures of one run, from what kernel and page have noted."""
     late_s = latencies_s(record["reached"], painted)
     cpu_s, spent_s = record["cpu_s"], record["spent_s"]
-    of_others_s = cpu_s["process"] - cpu_s.get("feeder", 0.0)
-    ticker_s = cpu_s.get("nbpar-ticker", 0.0) + cpu_s.get("updater", 0.0)
+    drawing_s = cpu_s.get("nbpar-ticker", 0.0) + cpu_s.get("updater", 0.0)
     return Live(
         messages_per_s=sum(record["n_messages"].values()) / spent_s,
-        core_share=of_others_s / spent_s,
-        ticker_share=ticker_s / spent_s,
+        fed_share=cpu_s["process"] / spent_s,
+        drawing_share=drawing_s / spent_s,
         p50_s=percentile(late_s, 0.5),
         p95_s=percentile(late_s, 0.95),
         n_paints=len(painted),

@@ -1,4 +1,4 @@
-"""In the kernel: the events of a job with many workers as they would come, and three ways to show them.
+"""In the kernel: the events of a job with many workers as they would come, and ways to show them.
 
 Two cores cannot run 64 workers, so their events are made ahead and fed into a
 :class:`~nbpar.engine.state.JobState` when they are due. All that follows is the real thing: state, ticker, dashboard,
@@ -13,6 +13,7 @@ import json
 import random
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from nbpar.views.controls import Controls
 from nbpar.views.ticker import watch
 from nbpar.wire.board import Slot
 
-__all__ = ["WAYS", "Due", "Replay", "plan", "show"]
+__all__ = ["NOTHING", "WAYS", "Due", "Replay", "plan", "show"]
 
 STEP_S = 0.005
 SHOWN_S = 1.0
@@ -38,13 +39,13 @@ FAILS_EVERY = 5_000
 
 
 class Due(NamedTuple):
-    """The end of a task, and what its worker does next (None: nothing)."""
+    """The end of a task, and the task that its worker runs next (-1: none)."""
 
     end_s: float
     begin_s: float
     worker_id: int
     task_index: int
-    next_index: int | None
+    next_index: int
 
 
 def plan(*, n_workers: int, n_tasks: int, duration_s: float) -> list[Due]:
@@ -68,7 +69,7 @@ def plan(*, n_workers: int, n_tasks: int, duration_s: float) -> list[Due]:
     following: dict[int, int] = {}
     found = []
     for end_s, begin_s, worker_id, index in reversed(ends):
-        found.append(Due(end_s, begin_s, worker_id, index, following.get(worker_id)))
+        found.append(Due(end_s, begin_s, worker_id, index, following.get(worker_id, -1)))
         following[worker_id] = index
     return found[::-1]
 
@@ -91,7 +92,10 @@ class Replay:
         self._clock = clock
         self.reached: list[tuple[float, int]] = []
         self.counts = [0] * n_workers
-        self._dues = plan(n_workers=n_workers, n_tasks=n_tasks, duration_s=duration_s)
+        dues = plan(n_workers=n_workers, n_tasks=n_tasks, duration_s=duration_s)
+        # As numbers in a row: a hundred thousand tuples would be looked at by each full collection of garbage.
+        self._times = array("d", (time_s for due in dues for time_s in (due.end_s, due.begin_s)))
+        self._whats = array("q", (number for due in dues for number in (due.worker_id, due.task_index, due.next_index)))
         self._slots = [Slot.alone() for _ in range(n_workers)]
         self._lock = threading.Lock()
         self._state: JobState | None = None
@@ -123,14 +127,14 @@ class Replay:
 
     def step(self) -> bool:
         """Apply what is due; whether there is more to come."""
-        dues, at = self._dues, self.n_done
+        times, whats, at = self._times, self._whats, self.n_done
         until_s = self._clock() - self._begin_s
         with self._lock:
-            while at < len(dues) and dues[at].end_s <= until_s:
-                self._apply(dues[at])
+            while at < self.n_tasks and times[2 * at] <= until_s:
+                self._apply(Due(times[2 * at], times[2 * at + 1], *whats[3 * at : 3 * at + 3]))
                 at += 1
         self.reached.append((time.time(), at))
-        return at < len(dues)
+        return at < self.n_tasks
 
     def _apply(self, due: Due) -> None:
         state = self._state
@@ -142,7 +146,7 @@ class Replay:
             state.apply(Failure(due.task_index, str(due.task_index), "ValueError", "too large", due.worker_id))
         self.counts[due.worker_id] += 1
         slot = self._slots[due.worker_id]
-        if due.next_index is None:
+        if due.next_index < 0:
             slot.end_chunk()
         else:
             slot.begin_task(due.next_index)
@@ -160,6 +164,11 @@ class Replay:
 
 
 # --- the ways to show it ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _nothing_shown(_replay: Replay) -> Iterator[None]:
+    yield
 
 
 @contextmanager
@@ -230,7 +239,8 @@ def _ten_times_a_second(update: Callable[[], object]) -> Iterator[None]:
         update()
 
 
-WAYS = {"nbpar": _nbpar, "tqdm.notebook, one bar": _tqdm, "ipywidgets, 64 lanes": _ipywidgets}
+NOTHING = "nothing is shown"
+WAYS = {NOTHING: _nothing_shown, "nbpar": _nbpar, "tqdm.notebook, one bar": _tqdm, "ipywidgets, 64 lanes": _ipywidgets}
 
 
 def show(way: str, path: str, *, n_workers: int, n_tasks: int, duration_s: float) -> None:

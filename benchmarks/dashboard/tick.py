@@ -65,14 +65,14 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def main() -> int:
-    """Print medians and 95th percentiles."""
+    """Print means, medians and 95th percentiles."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--duration", type=float, default=20.0, metavar="S")
     args = parser.parse_args()
     found = ticks(n_workers=args.workers, n_tasks=args.tasks, duration_s=args.duration)
-    print(f"{len(found)} ticks   median      p95")
+    print(f"{len(found):4} ticks      mean   median      p95")
     for name, scale, unit in (
         ("snapshot_s", 1e3, "ms"),
         ("scene_s", 1e3, "ms"),
@@ -80,7 +80,8 @@ def main() -> int:
         ("n_bytes", 1e-3, "kB"),
     ):
         values = [scale * getattr(tick, name) for tick in found]
-        print(f"{name:12} {statistics.median(values):7.2f} {percentile(values, 0.95):8.2f} {unit}")
+        figures = statistics.mean(values), statistics.median(values), percentile(values, 0.95)
+        print(f"{name:11}", *(f"{figure:8.2f}" for figure in figures), unit)
     return 0
 
 

@@ -35,7 +35,7 @@ def test_a_plan_runs_each_task_once_and_no_worker_twice_at_a_time() -> None:
         for before, after in itertools.pairwise(mine):
             assert before.next_index == after.task_index
             assert before.end_s <= after.begin_s
-        assert mine[-1].next_index is None
+        assert mine[-1].next_index == -1
 
 
 def test_a_replay_ends_with_all_tasks_done_on_their_workers() -> None:
@@ -68,7 +68,7 @@ def test_an_event_is_late_until_the_first_paint_that_counts_it() -> None:
     assert math.isnan(percentile([], 0.95))
 
 
-def test_the_share_of_a_core_leaves_out_the_thread_that_feeds() -> None:
+def test_a_run_is_summed_up_a_second() -> None:
     record = {
         "reached": [(0.0, 1), (1.0, 2)],
         "spent_s": 10.0,
@@ -76,21 +76,20 @@ def test_the_share_of_a_core_leaves_out_the_thread_that_feeds() -> None:
         "n_messages": {"comm_msg": 99, "comm_open": 1},
     }
     live = sum_up(record, [(0.5, 1), (1.25, 2)])
-    assert live == pytest.approx(Live(10.0, 0.02, 0.01, 0.25, 0.25, 2))
+    assert live == pytest.approx(Live(10.0, 0.3, 0.01, 0.25, 0.25, 2))
 
 
-LIVE = Live(10.0, 0.019, 0.015, 0.06, 0.149, 100)
+NOTHING = Live(0.0, 0.03, 0.0, math.nan, math.nan, 0)
+LIVE = Live(10.0, 0.0499, 0.015, 0.06, 0.149, 100)
 
 
 def test_what_was_asked_is_met_or_missed() -> None:
-    assert [verdict.is_met for verdict in live_verdicts(LIVE)] == [True, True, True]
-    late = LIVE._replace(messages_per_s=16.0, core_share=0.02, p95_s=0.2)
-    assert [(v.measured, v.is_met) for v in live_verdicts(late)] == [
-        ("16.0", False),
-        ("2.00 %", False),
-        ("200 ms", False),
-    ]
-    assert {verdict.is_met for verdict in live_verdicts("TimeoutError: no card")} == {False}
+    assert [verdict.is_met for verdict in live_verdicts({"nothing": NOTHING, "nbpar": LIVE})] == [True, True, True]
+    late = LIVE._replace(messages_per_s=16.0, fed_share=0.0501, p95_s=0.2)
+    found = live_verdicts({"nothing": NOTHING, "nbpar": late})
+    assert [(v.measured, v.is_met) for v in found] == [("16.0", False), ("2.01 %", False), ("200 ms", False)]
+    assert live_verdicts({"nothing": "OSError: no", "nbpar": LIVE})[1].is_met is None
+    assert {v.is_met for v in live_verdicts({"nothing": NOTHING, "nbpar": "TimeoutError: no card"})} == {False}
     assert added_verdicts({"a client": sum_up_pairs([(5.1, 5.0), (5.0, 5.0), (5.2, 5.0)])})[0].measured == "+2.0 %"
     assert not added_verdicts({"a client": Overhead(5.0, 0.02, 0.03, 0.04)})[0].is_met
     clicks: dict[tuple[str, str], list[float] | str] = {
@@ -103,9 +102,12 @@ def test_what_was_asked_is_met_or_missed() -> None:
 
 def test_tables_say_what_failed() -> None:
     size = {"n_workers": 64, "n_tasks": 1000, "duration_s": 1.0}
-    lines = live_lines({"nbpar": LIVE, "tqdm.notebook, one bar": LIVE._replace(p95_s=0.298), "x": "OSError: no"}, size)
+    others: dict[str, Live | str] = {"tqdm": LIVE._replace(p95_s=0.298), "x": "OSError: no"}
+    lines = live_lines({"nothing": NOTHING, "nbpar": LIVE, **others}, size)
+    assert lines[-3] == "| nbpar | 10.0 | 1.99 | 1.50 | 60 | 149 | 1.00 |"
     assert lines[-2].endswith("| 298 | 2.00 |")
     assert "OSError: no" in lines[-1]
+    assert len(lines) == 7  # nothing is no row of its own
     assert "| TimeoutError |" in click_lines({("lab", "ipykernel-6.31"): "TimeoutError"})[-1]
 
 
