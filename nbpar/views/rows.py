@@ -125,7 +125,7 @@ def _cells(lane: Lane, snapshot: Snapshot, *, with_track: bool, ascii_only: bool
         (Piece(f"{share:>4}"),) if with_track else (),
         (Piece(item, "" if since else "quiet"),),
         (Piece(since),),
-        (Piece(f"{lane.n_done:,} tasks"),),
+        (Piece(f"{lane.n_done:,} task" + ("s" if lane.n_done != 1 else " ")),),
         (Piece(f"busy {wording.percent(lane.busy):>4}", "quiet"),),
         (Piece(size(usage.memory_bytes), "quiet"),) if usage else (),
         (Piece(f"cpu {wording.percent(usage.cpu):>4}", "quiet"),) if usage else (),
