@@ -5,17 +5,19 @@
 # make soak    five minutes of everything under random kills; every task must be accounted for
 # make bench   nbpar beside its peers, in an environment of their own; writes benchmarks/RESULTS.md
 # make bench-dashboard   of these the dashboard's alone, in JupyterLab and Chromium; the rest of RESULTS.md stays
+# make shots   the pictures in docs/images, of real jobs in JupyterLab and in a terminal
 # make clean   removes all that the targets above made
 #
 # Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
 # PYTEST_ARGS="-k crash -x" goes to pytest, BENCH_ARGS="--quick --peers Pool,mpire" to the benchmarks, and
-# SOAK_ARGS="--minutes 60 --seed 7" to the soak.
+# SOAK_ARGS="--minutes 60 --seed 7" to the soak, SHOTS_ARGS="--only failing,terminal" to the pictures.
 
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_VENV ?= .venv-bench
 BENCH_ARGS ?=
+SHOTS_ARGS ?=
 SOAK_ARGS ?= --minutes 5
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -24,7 +26,7 @@ CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
 # and nest-asyncio is the one that only ipykernel 6 has.
 KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
 
-.PHONY: help demo lab test lint soak bench bench-dashboard run-benchmarks clean chromium
+.PHONY: help demo lab test lint soak bench bench-dashboard run-benchmarks shots clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -70,6 +72,9 @@ $(BENCH_VENV)/.installed-bench: $(BENCH_VENV)/.installed-venv pyproject.toml ben
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
 	@$(BENCH_VENV)/bin/python -m benchmarks.install
 	@touch $@
+
+shots: $(VENV)/.installed-test chromium
+	@$(PY) -m tools.shots $(SHOTS_ARGS)
 
 chromium:
 	@tools/install_chromium.sh

@@ -7,6 +7,7 @@ import os
 import struct
 import termios
 import threading
+from itertools import groupby
 from typing import IO
 
 import pyte
@@ -63,6 +64,19 @@ class Terminal:
         while lines and not lines[-1]:
             lines.pop()
         return lines
+
+    def styled(self) -> list[list[tuple[str, str, bool]]]:
+        """The same lines as runs of text with their colour, ``"default"`` or a name or six digits, and whether bold."""
+        n_lines = len(self.look())
+        with self._lock:
+            rows = [[self.screen.buffer[y][x] for x in range(self.screen.columns)] for y in range(n_lines)]
+        return [
+            [
+                ("".join(char.data for char in run), *style)
+                for style, run in groupby(row, lambda char: (char.fg, char.bold))
+            ]
+            for row in rows
+        ]
 
     def shown(self) -> list[str]:
         """The lines on it once all that was written to `file` has arrived."""
