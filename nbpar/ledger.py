@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from nbpar.backends.base import StateEvent
 from nbpar.backends.rerun import Recipe
 from nbpar.display import Display, Lines
-from nbpar.engine.events import Note, OutputLine, Restored
+from nbpar.engine.events import LostUpdate, Note, OutputLine, Restored
 from nbpar.engine.state import JobState
 from nbpar.errors import TaskError
 from nbpar.options import OnError
@@ -76,6 +76,8 @@ class Ledger(Generic[R]):
         """See :class:`nbpar.backends.base.JobSink`."""
         with self._lock:
             self._state.apply(event)
+        if type(event) is LostUpdate or (type(event) is Note and event.aloud):  # to be read however short the job
+            self._display.begin()
 
     def gather_profile(self) -> None:
         """Put together what workers' profilers see, from now on, and show the job however short it is."""

@@ -121,22 +121,25 @@ def read_usage(pid: int) -> Reading | None:
 
 
 class Runnable(NamedTuple):
-    """Seconds that a thread has run, and waited for a CPU that others had.
+    """Seconds that a thread has run, and waited for a CPU that others had; how many times it stopped by itself.
 
-    One that sleeps, or waits for a lock such as the GIL, does neither.
+    It stops to sleep, or to wait for a lock such as the GIL.
     """
 
     ran_s: float
     waited_s: float
+    n_stops: int
 
 
 def read_runnable(thread_id: int) -> Runnable | None:
     """Of a thread of this process; None for one that has ended, and where the system does not tell."""
     try:
         ran_ns, waited_ns, *_ = _read(f"/proc/self/task/{thread_id}/schedstat").split()
+        status = _read(f"/proc/self/task/{thread_id}/status")
     except (OSError, ValueError):  # it has ended; not on this system
         return None
-    return Runnable(int(ran_ns) / 1e9, int(waited_ns) / 1e9)
+    n_stops = status.rpartition(b"\nvoluntary_ctxt_switches:")[2].split()
+    return Runnable(int(ran_ns) / 1e9, int(waited_ns) / 1e9, int(n_stops[0]))
 
 
 def _read(path: str) -> bytes:

@@ -103,10 +103,10 @@ class UsageLog:
             return
         begin_s, then = self._threads
         if now and at_s > begin_s:
-            passed_s, none = at_s - begin_s, Runnable(0.0, 0.0)
-            ran_s = sum(seen.ran_s - then.get(one, none).ran_s for one, seen in now.items())
-            waited_s = sum(seen.waited_s - then.get(one, none).waited_s for one, seen in now.items())
-            self.threads_cpu = ThreadsCpu(ran_s / passed_s, (ran_s + waited_s) / passed_s)
+            none = Runnable(0.0, 0.0, 0)
+            pairs = [(seen, then.get(one, none)) for one, seen in now.items()]
+            ran, waited, stops = (sum(seen[i] - old[i] for seen, old in pairs) / (at_s - begin_s) for i in range(3))
+            self.threads_cpu = ThreadsCpu(ran, ran + waited, stops)
 
 
 def _thinned(samples: tuple[Usage, ...]) -> tuple[Usage, ...]:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nbpar.engine.adviser import MIN_ELAPSED_S
 from nbpar.engine.figures import Found
 from nbpar.engine.rules_pool import gil, lost, lost_update, memory, oversubscribed, pools
 from nbpar.engine.rules_tasks import few_tasks, small_tasks, straggler, transfer
 from nbpar.engine.snapshot import Snapshot
 
-__all__ = ["MAX_ADVICE", "MIN_ELAPSED_S", "advise"]
+__all__ = ["MAX_ADVICE", "advise"]
 
 MAX_ADVICE = 3
 """More would not be read."""
-
-MIN_ELAPSED_S = 0.5
-"""A shorter job is not worth making faster, and what the machine did besides shows in its figures."""
 
 
 def advise(snapshot: Snapshot) -> tuple[str, ...]:

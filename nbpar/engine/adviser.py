@@ -11,13 +11,13 @@ from collections.abc import Callable
 from nbpar.engine.events import LostUpdate, SentAgain
 from nbpar.engine.snapshot import Facts, Repeated, Snapshot, ThreadsCpu
 
-__all__ = ["Adviser"]
+__all__ = ["MIN_ELAPSED_S", "Adviser"]
 
 PERIOD_S = 1.0
 """How often a running job is looked at: sentences that change faster cannot be read."""
 
-FROM_S = 0.4
-"""No advice is given on a job this young."""
+MIN_ELAPSED_S = 0.5
+"""A shorter job is not worth making faster, and what the machine did besides shows in its figures."""
 
 
 class Adviser:
@@ -63,7 +63,9 @@ class Adviser:
             facts=self._facts,
             threads_cpu=self.threads_cpu,
         )
-        if (snapshot.ended or snapshot.elapsed_s >= self._next_s) and (snapshot.elapsed_s >= FROM_S or self._lost):
+        if (snapshot.ended or snapshot.elapsed_s >= self._next_s) and (
+            snapshot.elapsed_s >= MIN_ELAPSED_S or self._lost
+        ):
             from nbpar.engine.advice import advise  # what most jobs end without
 
             self._next_s = snapshot.elapsed_s + PERIOD_S

@@ -71,7 +71,7 @@ def memory(snapshot: Snapshot) -> Found | None:
 
 # --- threads beside the tasks' own ------------------------------------------------------------------------------------
 
-OTHER_SHARE = 0.3
+OTHER_SHARE = 0.2
 """Of the workers' CPU time, in threads that tasks do not run in: libraries keep some that do next to nothing."""
 
 MIN_CPU = 0.1
@@ -131,12 +131,13 @@ MIN_BUSY_THREADS = 1.8
 GIL_CORES = 1.2
 """Threads that Python lets run one at a time use one core together, and hardly more."""
 
-MIN_WANTED = 0.75
-"""Cores; those that mostly sleep, or wait for a disk or a network, want less."""
+MIN_WANTED, MIN_USED = 0.75, 0.25
+"""Cores; threads that mostly sleep, or wait for a disk or a network, want less. Where others want the CPUs as well, one
+that was wanted may not be had."""
 
-WANTED_EACH = 0.5
-"""Cores, for each busy thread beyond the first: on a machine that others use, too, threads that compute outside Python
-use as little, but want a core each. Those that wait for their turn look after it now and then."""
+MIN_WAITS = 20.0
+"""A second, for each busy thread but one. One that waits for its turn looks 200 times a second whether it has come, and
+a fifth as often where others use all CPUs; threads that compute outside Python stop 2 times a second."""
 
 
 def gil(snapshot: Snapshot) -> Found | None:
@@ -146,8 +147,9 @@ def gil(snapshot: Snapshot) -> Found | None:
         return None
     present_s = ((lane.busy, snapshot.elapsed_s - lane.ready_s) for lane in snapshot.lanes)
     n_busy = sum(busy * max(0.0, seconds) for busy, seconds in present_s) / snapshot.elapsed_s
-    most_wanted = 1 + WANTED_EACH * (n_busy - 1)
-    if n_busy < MIN_BUSY_THREADS or not cpu.used <= GIL_CORES or not MIN_WANTED <= cpu.wanted <= most_wanted:
+    if n_busy < MIN_BUSY_THREADS or not MIN_USED <= cpu.used <= GIL_CORES:
+        return None
+    if not cpu.wanted >= MIN_WANTED or not cpu.waits >= MIN_WAITS * (n_busy - 1):
         return None
     text = (
         f"{n_busy:.0f} threads were busy and used {cpu.used:.1f} cores together, for Python runs one of them at a time"

@@ -227,6 +227,9 @@ LIVE_STRAGGLER_S = 1.0
 HELD_SHARE = 0.2
 """Of the workers' time, that went into waiting for it."""
 
+HELD_MOSTLY = 0.8
+"""Of the others' wait, that the task must have taken to be what they waited for."""
+
 EARLY_SHARE = 0.15
 """A task that was begun in the first part of the job could hardly have been begun earlier."""
 
@@ -265,7 +268,7 @@ def _has_held(snapshot: Snapshot, median_s: float) -> Found | None:
     held_s = sum(_idle_at_end_s(snapshot, one) for one in others) / len(others)
     for slow in snapshot.slowest:
         is_last = slow.worker_id == lane.worker_id and last.first <= slow.task_index <= last.last
-        if is_last and slow.duration_s >= max(held_s, STRAGGLER_FACTOR * median_s):
+        if is_last and slow.duration_s >= max(HELD_MOSTLY * held_s, STRAGGLER_FACTOR * median_s):
             return Found(share, _held(snapshot, slow, last.end_s, held_s, median_s))
     return None
 

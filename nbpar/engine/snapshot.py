@@ -62,10 +62,14 @@ class Usage(NamedTuple):
 
 
 class ThreadsCpu(NamedTuple):
-    """Cores that threads used, all together, and cores that they used or waited for because others had them."""
+    """Cores that threads used, all together, and those that they used or waited for because others had them.
+
+    `waits` is how many times a second they stopped to wait for something else: a lock, the GIL, a disk.
+    """
 
     used: float
     wanted: float
+    waits: float
 
 
 class Times(NamedTuple):

@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from opcode import opmap
-from time import perf_counter
+from time import thread_time
 
 from nbpar.wire.unchanged import names_in
 from nbpar.worker.marks import MAX_BYTES, TooLarge, are_same, is_open, mark
@@ -55,17 +55,17 @@ class Captured:
         if not self._before or not (is_early or self._work_s * SHARE >= self._cost_s):
             return ()
         self._work_s = 0.0
-        begin_s = perf_counter()
+        begin_s = thread_time()  # that it had to wait for a CPU is no cost of it
         changed = tuple(name for name, (fetch, before) in self._before.items() if _has_changed(fetch, before))
         for name in changed:
             del self._before[name]
-        self._cost_s = perf_counter() - begin_s
+        self._cost_s = thread_time() - begin_s
         return changed
 
 
 def captured_by(function: object) -> Captured | None:
     """What is to be looked at of a function that was just rebuilt; None when nothing is, as for most."""
-    begin_s = perf_counter()
+    begin_s = thread_time()
     before: dict[str, tuple[_Fetch, bytes]] = {}
     left_bytes = MAX_BYTES
     try:
@@ -78,7 +78,7 @@ def captured_by(function: object) -> Captured | None:
                 left_bytes -= len(known)
     except Exception:  # noqa: BLE001  # a class of the user's may be of any make: then nothing is said
         return None
-    return Captured(before, perf_counter() - begin_s) if before else None
+    return Captured(before, thread_time() - begin_s) if before else None
 
 
 def _mark_of(fetch: _Fetch, limit_bytes: int) -> bytes | None:
