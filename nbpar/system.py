@@ -135,11 +135,10 @@ def read_runnable(thread_id: int) -> Runnable | None:
     """Of a thread of this process; None for one that has ended, and where the system does not tell."""
     try:
         ran_ns, waited_ns, *_ = _read(f"/proc/self/task/{thread_id}/schedstat").split()
-        status = _read(f"/proc/self/task/{thread_id}/status")
-    except (OSError, ValueError):  # it has ended; not on this system
+        status = _read(f"/proc/self/task/{thread_id}/status").rpartition(b"\nvoluntary_ctxt_switches:")[2]
+        return Runnable(int(ran_ns) / 1e9, int(waited_ns) / 1e9, int(status.split()[0]))
+    except (OSError, ValueError, IndexError):  # it has ended; not on this system
         return None
-    n_stops = status.rpartition(b"\nvoluntary_ctxt_switches:")[2].split()
-    return Runnable(int(ran_ns) / 1e9, int(waited_ns) / 1e9, int(n_stops[0]))
 
 
 def _read(path: str) -> bytes:
