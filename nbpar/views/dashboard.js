@@ -1,14 +1,14 @@
 // The live card of a job, drawn from the messages of scene.py. Loaded by anywidget; no build step, nothing fetched.
 //
 //   kernel ── scene: all, or what changed ──> Job.take ── lanes, failures, lines ──> each Card.draw, once a frame
-//                                              (one per model)                         ├─ Stream   the lanes, on a canvas
-//   kernel <── cancel, pause, resume, ping, ── Job.cancel, ask, ping <── clicks, ─────┤   hover, pin, keys
-//              width, want: all                                           keys         ├─ Slot     advice, notes, legend
-//                                                                                      └─ Panels   durations, failures, output
+//                                          (one per model)                        ├─ Stream  the lanes, on a canvas
+//   kernel <── cancel, pause, resume, ── Job.cancel, ask, ping <── clicks, keys ──┤   hover, pin, keys
+//              ping, width, want: all                                             ├─ Slot    advice, notes, legend
+//                                                                                 └─ Panels  durations, failures, output
 //
-// Times are whole numbers, UNITS for a second. Foreign text (names, items, errors, lines) is only ever set as textContent.
-// Colours come from CSS variables, so that light and dark differ in one place. While a job runs the card keeps its
-// height: there is room from the beginning for every worker, for a line of advice and for the open panel.
+// Times are whole numbers, UNITS for a second. Foreign text (names, items, errors, lines) is only ever set as
+// textContent. Colours come from CSS variables, so that light and dark differ in one place. While a job runs the card keeps
+// its height: there is room from the beginning for every worker, for a line of advice and for the open panel.
 
 const ACK_MS = 300; // a kernel that can answer does so in some 70 ms
 const PING_MS = 2000; // between two questions whether messages reach the kernel while its cell runs
@@ -22,7 +22,7 @@ const HEAT_PX = 3; // width of a cell of the heat strip
 const AXIS_PX = 18;
 const ENDED = ["done", "failed", "cancelled"];
 
-// --- looks ------------------------------------------------------------------------------------------------------------
+// --- looks -----------------------------------------------------------------------------------------------------------
 
 // "-ink" are colours of text: 4.5:1 against --bg at least, which a test computes.
 const STYLE = `
@@ -39,10 +39,12 @@ const STYLE = `
   --chip: #20262e; --mem: #7d8590; --mark: #ffffff; --tip: #1b2027; }
 .nbpar-card *, .nbpar-card *::before { box-sizing: border-box; }
 .nbpar-card [hidden] { display: none !important; }
-.nbpar-card button { font: inherit; color: inherit; background: none; border: 0; padding: 0; margin: 0; cursor: pointer; }
+.nbpar-card button { font: inherit; color: inherit; background: none; border: 0; padding: 0; margin: 0;
+  cursor: pointer; }
 .nbpar-card :focus { outline: none; }
 .nbpar-card :focus-visible { outline: 2px solid var(--task-ink); outline-offset: 1px; border-radius: 3px; }
-.nbpar-out { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.nbpar-out { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
 .nbpar-head { display: flex; align-items: center; gap: 12px; height: 26px; }
 .nbpar-name { flex: 1; min-width: 0; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .nbpar-hint { color: var(--warn-ink); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -59,7 +61,8 @@ const STYLE = `
   background: var(--wait); }
 .nbpar-bar > * { width: 0; background: var(--task); }
 .nbpar-bar[data-status=done] > :first-child { background: var(--ok); }
-.nbpar-bar[data-status=paused] > :first-child, .nbpar-bar[data-status=cancelled] > :first-child { background: var(--mem); }
+.nbpar-bar[data-status=paused] > :first-child,
+.nbpar-bar[data-status=cancelled] > :first-child { background: var(--mem); }
 .nbpar-bar > .nbpar-bar-failed { background: var(--fail); }
 .nbpar-figures { display: flex; flex-wrap: wrap; gap: 0 20px; height: 20px; margin-bottom: 9px; overflow: hidden;
   font-variant-numeric: tabular-nums; color: var(--soft); }
@@ -133,9 +136,10 @@ const STYLE = `
   font-variant-numeric: tabular-nums; }
 .nbpar-slow > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .nbpar-slow > :nth-child(2) { color: var(--soft); }
-.nbpar-slow > :last-child, .nbpar-failure, .nbpar-group pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas,
-  monospace; font-size: 11.5px; }
-.nbpar-failure > summary { display: grid; grid-template-columns: 12px minmax(4.5em, max-content) fit-content(40%) minmax(0, 1fr);
+.nbpar-slow > :last-child, .nbpar-failure, .nbpar-card .nbpar-panel pre {
+  font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 11.5px; }
+.nbpar-failure > summary { display: grid;
+  grid-template-columns: 12px minmax(4.5em, max-content) fit-content(40%) minmax(0, 1fr);
   column-gap: 10px; padding: 0 9px; line-height: 20px; cursor: pointer; list-style: none; border-radius: 4px; }
 .nbpar-failure > summary::-webkit-details-marker { display: none; }
 .nbpar-failure > summary::before { content: "▸"; color: var(--soft); }
@@ -146,12 +150,13 @@ const STYLE = `
 .nbpar-failure span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .nbpar-failure span:first-child { color: var(--soft); }
 .nbpar-failure span:last-child { color: var(--fail-ink); }
-.nbpar-card pre { margin: 0; padding: 0; background: none; color: inherit; line-height: 1.5; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-.nbpar-card .nbpar-failure pre { margin: 2px 9px 8px 31px; padding: 6px 10px; background: var(--lane); border-radius: 4px; }
+.nbpar-card .nbpar-panel pre { margin: 0; padding: 0; background: none; color: inherit; line-height: 1.5;
+  white-space: pre-wrap;  overflow-wrap: anywhere; }
+.nbpar-card .nbpar-panel .nbpar-failure pre { margin: 2px 9px 8px 31px; padding: 6px 10px;
+  background: var(--lane); border-radius: 4px; }
 .nbpar-group { display: grid; grid-template-columns: 10.5em minmax(0, 1fr); column-gap: 10px; padding: 1px 9px; }
-.nbpar-group > div { color: var(--soft); font-size: 11.5px; line-height: 17px; overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; }
+.nbpar-group > div { color: var(--soft); font-size: 11.5px; line-height: 17px; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; }
 .nbpar-group pre .nbpar-err { color: var(--warn-ink); }
 `;
 
@@ -169,7 +174,7 @@ function isDark() {
 
 const reducedMotion = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// --- words ------------------------------------------------------------------------------------------------------------
+// --- words -----------------------------------------------------------------------------------------------------------
 
 const count = (n) => n.toLocaleString("en");
 const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
@@ -220,7 +225,9 @@ function axisStep(tEnd, n) { // the round step nearest to tEnd / n
   return rough > 3600 ? 3600 * Math.ceil(rough / 3600) : best;
 }
 
-const itemsText = (first, last, n) => (n === 1 ? `item ${count(first)}` : `${plural(n, "task")}, items ${count(first)} to ${count(last)}`);
+function itemsText(first, last, n) {
+  return n === 1 ? `item ${count(first)}` : `${plural(n, "task")}, items ${count(first)} to ${count(last)}`;
+}
 
 const trackText = ([done, of]) => (of === null ? count(done) : `${count(done)} of ${count(of)}`);
 
@@ -234,7 +241,7 @@ function nowText(lane, scene) {
   return lane.track ? `${text}, ${trackText(lane.track)}` : text;
 }
 
-// --- the model: what is known of the job ------------------------------------------------------------------------------
+// --- the model: what is known of the job -----------------------------------------------------------------------------
 
 // The twin of merging.Marks: neighbours that together are no wider than a step become one.
 function coarsened(marks, step) {
@@ -285,7 +292,9 @@ export class Job {
   get ended() { return this.gone || !this.scene || ENDED.includes(this.scene.status); }
 
   // Whether a click on Pause would reach the kernel: not one whose cell blocks and leaves messages lying.
-  get canPause() { return !this.ended && Boolean(this.scene.can_pause) && (this.delivers || !this.scene.cell_is_running); }
+  get canPause() {
+    return !this.ended && Boolean(this.scene.can_pause) && (this.delivers || !this.scene.cell_is_running);
+  }
 
   hear(content) {
     if (!content) return;
@@ -324,7 +333,7 @@ export class Job {
     let lane = this.lanes.find((known) => known.id === fields.id);
     if (!lane) {
       lane = { pid: 0, n_done: 0, busy: 0, begin: 0, ready: 0, init: 0, alive: true, index: null, since: 0, track: null,
-        sent: 0, received: 0, marks: [], usage: [] };
+        marks: [], usage: [] };
       this.lanes.push(lane);
     }
     Object.assign(lane, fields);
@@ -402,7 +411,9 @@ export class Job {
       if (init > lane.begin) stops.push([lane.begin, init, "start", -1]);
       if (ready > init) stops.push([init, ready, "init", -1]);
     }
-    for (let i = 0; i < lane.marks.length; i += N_FIELDS) stops.push([lane.marks[i + BEGIN], lane.marks[i + END], "mark", i]);
+    for (let i = 0; i < lane.marks.length; i += N_FIELDS) {
+      stops.push([lane.marks[i + BEGIN], lane.marks[i + END], "mark", i]);
+    }
     if (lane.index !== null) stops.push([lane.since, Math.max(elapsed, lane.since), "run", -1]);
     return stops;
   }
@@ -441,7 +452,7 @@ function jobOf(model) {
   return job;
 }
 
-// --- the page ---------------------------------------------------------------------------------------------------------
+// --- the page --------------------------------------------------------------------------------------------------------
 
 function make(tag, className, parent, text) {
   const node = document.createElement(tag);
@@ -460,6 +471,7 @@ function button(className, parent, text, onclick) {
 
 // Nothing is touched that stays as it is: a write is a layout, and takes a selection away.
 function put(node, text) { if (node.textContent !== text) node.textContent = text; }
+function putWhole(node, text) { put(node, text); set(node, "title", text); } // also where it is cut off
 function set(node, name, value) { if (node.getAttribute(name) !== value) node.setAttribute(name, value); }
 function px(node, name, value) { const text = `${value}px`; if (node.style[name] !== text) node.style[name] = text; }
 
@@ -503,7 +515,7 @@ class Speaker { // tells a screen reader the newest, not more often than one can
   }
 }
 
-// --- the task stream --------------------------------------------------------------------------------------------------
+// --- the task stream -------------------------------------------------------------------------------------------------
 
 function rowsOf(n) { // how lanes are drawn: name, height and gap
   if (n < THIN) return ["full", 16, 5];
@@ -546,7 +558,7 @@ class Stream {
     lanes.onmousemove = (event) => { this.hovered = [event.offsetX, event.offsetY]; this.drawTip(); };
     lanes.onmouseleave = () => { this.hovered = null; this.drawTip(); };
     lanes.onclick = () => this.clicked();
-    lanes.onfocus = () => { if (!this.selected) this.move(0, 0); };
+    lanes.onfocus = () => { if (!this.selected && lanes.matches(":focus-visible")) this.move(0, 0); };
     lanes.onblur = () => { this.selected = null; card.redraw(); };
     root.onkeydown = (event) => this.key(event);
   }
@@ -561,9 +573,12 @@ class Stream {
     const x0 = text ? 0 : 30, x1 = text ? 0 : 58;
     const plot = Math.max(40, width - x0 - x1);
     let tEnd = Math.max(scene.elapsed, UNITS / 1000);
-    if (reducedMotion() && !this.job.ended) tEnd = UNITS / 1000 * 1.5 ** Math.ceil(Math.log(tEnd / UNITS * 1000) / Math.log(1.5));
+    if (reducedMotion() && !this.job.ended) { // longer by half now and then, instead of all the time
+      tEnd = UNITS / 1000 * 1.5 ** Math.ceil(Math.log(tEnd / UNITS * 1000) / Math.log(1.5));
+    }
     const x = (t) => x0 + Math.min(plot, (plot * t) / tEnd);
-    return { n, name, height, gap, pitch: height + gap, width, x0, plot, tEnd, x, text, total: n * (height + gap) + AXIS_PX };
+    const pitch = height + gap;
+    return { n, name, height, gap, pitch, width, x0, plot, tEnd, x, text, total: n * pitch + AXIS_PX };
   }
 
   draw(colours) {
@@ -580,8 +595,11 @@ class Stream {
     if (!at.text) this.drawGutters(g, at);
     this.drawAxis(g, at);
     this.drawSelection(g, at);
-    set(this.lanes, "aria-label", `task stream: ${scene.tasks}, ${plural(job.lanes.length, "worker")} over `
-      + `${seconds(scene.elapsed / UNITS)}; arrow keys move over workers and tasks, F to the next failure, Enter pins`);
+    const focused = document.activeElement === this.lanes; // then it would be read again and again
+    if (!focused) {
+      set(this.lanes, "aria-label", `task stream: ${scene.tasks}, ${plural(job.lanes.length, "worker")} over `
+        + `${seconds(scene.elapsed / UNITS)}; arrow keys move over workers and tasks, F to the next failure, Enter pins`);
+    }
     this.drawTip();
     this.drawPin();
   }
@@ -591,9 +609,9 @@ class Stream {
     for (const side of [this.left, this.mems, this.right]) side.hidden = !at.text;
     const usage = at.text && lanes.some((lane) => lane.usage.length > 0);
     this.spark.hidden = this.mems.hidden = !usage;
-    const columns = at.text ? (usage ? "auto auto auto minmax(0, 1fr) auto" : "auto minmax(0, 1fr) auto") : "minmax(0, 1fr)";
     const narrow = this.card.size === "narrow" && at.text;
-    const wanted = narrow ? "auto minmax(0, 1fr) auto" : columns;
+    const wanted = !at.text ? "minmax(0, 1fr)"
+      : usage && !narrow ? "auto auto auto minmax(0, 1fr) auto" : "auto minmax(0, 1fr) auto";
     if (this.root.style.gridTemplateColumns !== wanted) this.root.style.gridTemplateColumns = wanted;
     if (!at.text) return;
     const fit = (node) => { px(node, "height", at.height); px(node, "marginBottom", at.gap); };
@@ -647,7 +665,7 @@ class Stream {
       trace(1, most * 1.05);
       g.lineTo(width - 0.5, y);
       g.fillStyle = colours.mem;
-      g.globalAlpha = 0.28;
+      g.globalAlpha = 0.2;
       g.fill();
       g.globalAlpha = 1;
       g.beginPath();
@@ -688,7 +706,9 @@ class Stream {
       g.fill();
       if (!lane) continue;
       const { marks } = lane;
-      for (const [begin, end, kind] of job.stops({ ...lane, marks: [], index: null })) block(colours[kind], begin, end, y);
+      for (const [begin, end, kind] of job.stops({ ...lane, marks: [], index: null })) {
+        block(colours[kind], begin, end, y);
+      }
       for (const tone of [0, 1]) {
         g.fillStyle = tone ? colours.task : colours.alt;
         for (let i = 0; i < marks.length; i += N_FIELDS) {
@@ -706,20 +726,23 @@ class Stream {
         g.globalAlpha = 1;
       }
       if (lane.index !== null) {
-        block(colours.run, lane.since, job.scene.elapsed, y);
-        const [done, of] = lane.track || [0, null];
-        if (of) block(colours.task, lane.since, lane.since + (job.scene.elapsed - lane.since) * Math.min(1, done / of), y);
+        const { elapsed } = job.scene, [done, of] = lane.track || [0, null];
+        block(colours.run, lane.since, elapsed, y);
+        if (of) block(colours.task, lane.since, lane.since + (elapsed - lane.since) * Math.min(1, done / of), y);
       }
       for (let i = 0; i < marks.length; i += N_FIELDS) { // last, and never too thin to be seen
         if (!marks[i + FAILED]) continue;
         block(colours.fail, marks[i + BEGIN], marks[i + END], y, 3);
         const left = x(marks[i + BEGIN]), right = x(marks[i + END]);
         if (right - left < 8 || height < 10) continue;
-        const cx = (left + right - 0.8) / 2, cy = y + height / 2, arm = height > 12 ? 3 : 2.2; // not the colour alone says it
+        const cx = (left + right - 0.8) / 2, cy = y + height / 2, arm = height > 12 ? 3 : 2.2;
         g.strokeStyle = colours.bg;
         g.lineWidth = 1.6;
         g.beginPath();
-        g.moveTo(cx - arm, cy - arm); g.lineTo(cx + arm, cy + arm); g.moveTo(cx + arm, cy - arm); g.lineTo(cx - arm, cy + arm);
+        for (const slope of [1, -1]) { // a cross: not the colour alone says it
+          g.moveTo(cx - arm, cy - slope * arm);
+          g.lineTo(cx + arm, cy + slope * arm);
+        }
         g.stroke();
       }
     }
@@ -760,7 +783,9 @@ class Stream {
       for (let c = 0; c < columns; c += 1) {
         let colour = ramps[tones[c]][Math.round(64 * Math.min(1, work[c] / per))];
         const t = (c + 0.5) * per;
-        if (lane && t >= lane.begin && t < (lane.pid ? lane.ready : elapsed)) colour = t < lane.ready - lane.init || !lane.pid ? start : init;
+        if (lane && t >= lane.begin && t < (lane.pid ? lane.ready : elapsed)) {
+          colour = t < lane.ready - lane.init || !lane.pid ? start : init;
+        }
         data.set(colour, 4 * (row * columns + c));
       }
     }
@@ -821,7 +846,9 @@ class Stream {
     };
     if (this.pinned) frame(this.pinned.id, this.pinned.stop, false);
     const found = this.selection();
-    if (found) frame(found.lane.id, found.stops[found.i], true);
+    const { pinned } = this;
+    const same = found && pinned && found.lane.id === pinned.id && found.stops[found.i][0] === pinned.stop[0];
+    if (found && !same) frame(found.lane.id, found.stops[found.i], true);
   }
 
   // --- the mouse
@@ -835,9 +862,9 @@ class Stream {
     const t = (px - at.x0) / at.plot * at.tEnd, near = at.tEnd / at.plot * 2.5;
     if (t < 0 || t > at.tEnd) return { lane, stop: null };
     const stops = this.job.stops(lane);
-    const failed = stops.find(([begin, end, kind, i]) => kind === "mark" && lane.marks[i + FAILED] && t >= begin - near && t <= end + near);
-    const stop = failed || stops.find(([begin, end]) => t >= begin && t <= end)
-      || stops.find(([begin, end]) => t >= begin - near && t <= end + near) || null;
+    const there = ([begin, end]) => t >= begin && t <= end, close = ([begin, end]) => t >= begin - near && t <= end + near;
+    const failed = stops.filter(([, , kind, i]) => kind === "mark" && lane.marks[i + FAILED]);
+    const stop = failed.find(close) || stops.find(there) || stops.find(close) || null;
     return { lane, stop };
   }
 
@@ -874,6 +901,7 @@ class Stream {
 
   clicked() {
     const hit = this.hovered && this.under(...this.hovered);
+    this.selected = hit && hit.stop ? { id: hit.lane.id, at: (hit.stop[0] + hit.stop[1]) / 2 } : null;
     if (hit && hit.stop) this.pinStop(hit.lane, hit.stop); else this.unpin();
   }
 
@@ -928,7 +956,8 @@ class Stream {
 
   select(lane, stop) {
     this.selected = { id: lane.id, at: stop ? (stop[0] + stop[1]) / 2 : this.job.scene.elapsed };
-    const { title, lines } = stop ? this.job.describe(lane, stop) : { title: `worker ${lane.id}`, lines: [["nothing yet", ""]] };
+    const nothing = { title: `worker ${lane.id}`, lines: [["nothing yet", ""]] };
+    const { title, lines } = stop ? this.job.describe(lane, stop) : nothing;
     this.card.speaker.say([title, ...lines.map(([text]) => text)].join(", "));
     this.card.redraw();
   }
@@ -956,12 +985,14 @@ class Stream {
   nextFailure() {
     const all = [];
     for (const lane of this.job.lanes) {
-      for (const stop of this.job.stops(lane)) if (stop[2] === "mark" && lane.marks[stop[3] + FAILED]) all.push([lane, stop]);
+      for (const stop of this.job.stops(lane)) {
+        if (stop[2] === "mark" && lane.marks[stop[3] + FAILED]) all.push([lane, stop]);
+      }
     }
     if (!all.length) return this.card.speaker.say("no failure");
     all.sort((a, b) => a[1][0] - b[1][0]);
     const found = this.selection(), now = found && found.stops[found.i];
-    const at = now ? all.findIndex(([lane, stop]) => lane.id === found.lane.id && stop[3] === now[3] && stop[2] === now[2]) : -1;
+    const at = all.findIndex(([lane, stop]) => now && lane.id === found.lane.id && stop[3] === now[3]);
     return this.select(...all[(at + 1) % all.length]);
   }
 
@@ -993,7 +1024,7 @@ function shades(from, to) { // 65 of them; the lowest that is not nothing can be
   });
 }
 
-// --- advice, notes, legend --------------------------------------------------------------------------------------------
+// --- advice, notes, legend -------------------------------------------------------------------------------------------
 
 class Slot { // one line high until somebody asks for more
   constructor(card, parent) {
@@ -1019,8 +1050,13 @@ class Slot { // one line high until somebody asks for more
     const { job } = this.card, texts = [...(job.scene.advice || []), ...(job.scene.notes || [])];
     const few = texts.length > 1;
     this.root.toggleAttribute("data-open", this.open);
-    rows(this.notes, texts, (node, text) => { node.className = "nbpar-note"; put(node, text); set(node, "title", text); });
-    const long = texts.length === 1 && !this.open && this.notes.firstElementChild.scrollWidth > this.notes.clientWidth + 1;
+    rows(this.notes, texts, (node, text) => {
+      node.className = "nbpar-note";
+      put(node, text);
+      set(node, "title", text);
+    });
+    const first = this.notes.firstElementChild;
+    const long = texts.length === 1 && !this.open && first.scrollWidth > first.clientWidth + 1;
     this.more.hidden = !few && !long && !this.open;
     this.root.toggleAttribute("data-more", !this.more.hidden);
     put(this.more, this.open ? "less" : few ? `+${texts.length - 1}` : "more");
@@ -1034,7 +1070,7 @@ class Slot { // one line high until somebody asks for more
   }
 }
 
-// --- durations, failures, output --------------------------------------------------------------------------------------
+// --- durations, failures, output -------------------------------------------------------------------------------------
 
 class Panels { // one is open, or none; the first failure opens theirs unless the user has chosen
   constructor(card, parent) {
@@ -1083,7 +1119,8 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
       this.parts[name].hidden = this.current !== name;
     }
     this.panel.hidden = this.current === "";
-    set(this.panel, "aria-label", { durations: "durations of tasks", failures: "failed tasks", output: "output by task" }[this.current] || "");
+    const labels = { durations: "durations of tasks", failures: "failed tasks", output: "output by task" };
+    set(this.panel, "aria-label", labels[this.current] || "");
     const none = !(scene.durations || []).length;
     this.noDurations.hidden = this.current !== "durations" || !none;
     if (this.current === "durations") {
@@ -1100,9 +1137,10 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
       node.className = entry ? "nbpar-slow" : "";
       if (!entry) { put(node, "slowest"); return; }
       const [index, took, , item] = entry;
-      rows(node, [duration(took), `item ${count(index)}`, item], (part, text) => { put(part, text); set(part, "title", text); }, "span");
+      rows(node, [duration(took), `item ${count(index)}`, item], putWhole, "span");
     });
-    set(this.bins, "aria-label", `how long tasks took: ${bins.filter((bin) => bin[2]).map(([from, to, n]) => `${short(from)} to ${short(to)}, ${plural(n, "task")}`).join("; ")}`);
+    const words = bins.filter((bin) => bin[2]).map(([from, to, n]) => `${short(from)} to ${short(to)}, ${plural(n, "task")}`);
+    set(this.bins, "aria-label", `how long tasks took: ${words.join("; ")}`);
     if (!width) return;
     const g = brush(this.bins, width, height), n = bins.length;
     const most = Math.max(...bins.map((bin) => bin[2])), left = 20, base = height - 18;
@@ -1136,7 +1174,8 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
   }
 
   drawFailures(job) {
-    const { failures, scene } = job, list = this.parts.failures, more = scene.n_failed > failures.length && failures.length;
+    const { failures, scene } = job, list = this.parts.failures;
+    const more = scene.n_failed > failures.length && failures.length;
     rows(list, more ? [...failures, null] : failures, (node, entry) => {
       if (!entry) { // the first 100 are told
         node.className = "nbpar-empty";
@@ -1150,7 +1189,7 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
         node = details;
       }
       const [index, item, error, , traceback] = entry, [summary] = node.children;
-      rows(summary, [`#${index}`, item, error], (part, text) => { put(part, text); set(part, "title", text); }, "span");
+      rows(summary, [`#${index}`, item, error], putWhole, "span");
       node.toggleAttribute("data-bare", !traceback);
       if (traceback && !node.querySelector("pre")) make("pre", "", node);
       if (traceback) put(node.querySelector("pre"), traceback);
@@ -1162,16 +1201,19 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
     const atEnd = panel.scrollTop + panel.clientHeight >= panel.scrollHeight - 4;
     const byTask = new Map();
     for (const line of lines) {
-      const [worker, index] = line, key = index === null ? `worker ${worker}` : `item ${count(index)} · worker ${worker}`;
+      const [worker, index] = line;
+      const key = worker < 0 ? "nbpar" : index === null ? `worker ${worker}` : `item ${count(index)} · worker ${worker}`;
       const group = byTask.get(key);
       if (group) group.push(line); else byTask.set(key, [line]);
     }
     const entries = [...byTask];
-    if (scene.n_lines > lines.length) entries.unshift(["", [[0, null, false, `the last ${count(lines.length)} of ${count(scene.n_lines)} lines`]]]);
+    if (scene.n_lines > lines.length) {
+      entries.unshift(["", [[0, null, false, `the last ${count(lines.length)} of ${count(scene.n_lines)} lines`]]]);
+    }
     rows(groups, entries, (node, [key, group]) => {
       node.className = "nbpar-group";
       if (!node.children.length) { make("div", "", node); make("pre", "", node); }
-      put(node.children[0], key.startsWith("worker -1") ? "nbpar" : key);
+      put(node.children[0], key);
       rows(node.children[1], group, (part, [, , isError, text]) => {
         put(part, text || " ");
         part.className = isError ? "nbpar-err" : "";
@@ -1182,7 +1224,7 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
   }
 }
 
-// --- the card ---------------------------------------------------------------------------------------------------------
+// --- the card --------------------------------------------------------------------------------------------------------
 
 const NAMES = ["bg", "lane", "task", "alt", "fail", "wait", "start", "init", "run", "soft", "mem", "mark", "line"];
 
@@ -1201,7 +1243,8 @@ class Card {
     this.status = make("div", "nbpar-status", head);
     this.status.setAttribute("role", "status");
     if (canCancel) {
-      this.pause = button("nbpar-button", head, "Pause", () => job.ask(job.scene.status === "paused" ? "resume" : "pause"));
+      const paused = () => job.scene.status === "paused";
+      this.pause = button("nbpar-button", head, "Pause", () => job.ask(paused() ? "resume" : "pause"));
       this.cancel = button("nbpar-button", head, "Cancel", () => job.cancel());
     }
     this.bar = make("div", "nbpar-bar", root);
@@ -1271,7 +1314,8 @@ class Card {
         : / left$|^took /.test(text) ? "time" : "rate";
       node.className = kind && `nbpar-${kind}`;
       // The figure strong, its unit not: "312" "/s", "2.3 s" "left", "1,284" "of 2,000 tasks".
-      const [, before, figure, after] = text.match(kind === "time" ? /^(took )?(.*?)( left)?$/ : /^()(\S+)(.*)$/) || [text, "", text, ""];
+      const parts = text.match(kind === "time" ? /^(took )?(.*?)( left)?$/ : /^()(\S+)(.*)$/);
+      const [, before, figure, after] = parts || [text, "", text, ""];
       if (node.dataset.text === text) return;
       node.dataset.text = text;
       node.replaceChildren(before || "", make("b", "", null, figure), after || "");

@@ -34,8 +34,8 @@ Mark = list[int]
 
 
 def units(seconds: float) -> int:
-    """A time as a whole number; what is not finite is 0, for JSON has no NaN."""
-    return round(seconds * UNITS_PER_S) if math.isfinite(seconds) else 0
+    """A time from the job's start as a whole number; what is not finite is 0, for JSON has no NaN."""
+    return int(seconds * UNITS_PER_S + 0.5) if math.isfinite(seconds) else 0
 
 
 def step_for(elapsed: int, n_steps: int, least: int = 1) -> int:
@@ -114,7 +114,7 @@ class Marks:
         marks, kept = self._marks, self._kept
         for begin_s, end_s, first, last, n_tasks, n_failed, sent, received in spans:
             try:
-                begin, end = int(begin_s * UNITS_PER_S), int(end_s * UNITS_PER_S)
+                begin, end = int(begin_s * UNITS_PER_S + 0.5), int(end_s * UNITS_PER_S + 0.5)
             except (ValueError, OverflowError):  # not finite
                 begin, end = units(begin_s), units(end_s)
             before = marks[-1] if marks else None

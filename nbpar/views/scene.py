@@ -31,7 +31,7 @@ TRACEBACK_LENGTH = 3000  # its end, which says most
 MANY_LANES = 48
 """From here on lanes are a heat strip, without a curve of each worker's memory."""
 
-_LANE = ("pid", "n_done", "busy", "begin", "ready", "init", "alive", "index", "since", "track", "sent", "received")
+_LANE = ("pid", "n_done", "busy", "begin", "ready", "init", "alive", "index", "since", "track")
 _NOTHING: tuple[Any, ...] = (object(),) * len(_LANE)  # unlike any value
 _TIMES = frozenset(("begin", "ready", "init", "since"))
 
@@ -194,8 +194,6 @@ class _LaneNews:
             lane.current_index,
             lane.current_since_s,
             lane.track,
-            lane.sent_bytes,
-            lane.received_bytes,
         )
         usage = lane.usage[-1:] if many else lane.usage
         message: dict[str, Any] = {"id": lane.worker_id}
