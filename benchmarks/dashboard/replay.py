@@ -17,6 +17,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -245,6 +246,8 @@ WAYS = {NOTHING: _nothing_shown, "nbpar": _nbpar, "tqdm.notebook, one bar": _tqd
 
 def show(way: str, path: str, *, n_workers: int, n_tasks: int, duration_s: float) -> None:
     """Replay with one of :data:`WAYS` in the cell that runs; what was measured goes into a file, as JSON."""
+    for name in ("anywidget", "ipywidgets", "tqdm.notebook"):  # 0.3 s once in a session, not part of a second's cost
+        import_module(name)
     replay = Replay(n_workers=n_workers, n_tasks=n_tasks, duration_s=duration_s)
     replay.begin()
     feeder = threading.Thread(target=replay.feed, name="feeder")

@@ -131,7 +131,8 @@ def live_lines(lives: dict[str, Live | str], size: dict[str, Any]) -> list[str]:
         f"{size['n_workers']} workers, {size['n_tasks']:,} tasks in {size['duration_s']:g} s, shown ten times a second "
         "in JupyterLab while the cell blocks. Times are from a task's end to a paint that counts it; up to 100 ms are "
         "the wait for the tick. The share of a core is what the kernel takes more than with the same events and "
-        "nothing shown; the drawing thread also folds events, which another thread does where nobody looks."
+        "nothing shown; the drawing thread also folds events, which another thread does where nobody looks. "
+        "What is drawn with was imported before."
     )
     return [about, "", *markdown_table(head, rows)]
 
