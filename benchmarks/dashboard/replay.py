@@ -97,6 +97,7 @@ class Replay:
         # As numbers in a row: a hundred thousand tuples would be looked at by each full collection of garbage.
         self._times = array("d", (time_s for due in dues for time_s in (due.end_s, due.begin_s)))
         self._whats = array("q", (number for due in dues for number in (due.worker_id, due.task_index, due.next_index)))
+        self._since_s = [0.0] * n_workers  # by the replay's clock, which the board does not know
         self._slots = [Slot.alone() for _ in range(n_workers)]
         self._lock = threading.Lock()
         self._state: JobState | None = None
@@ -146,6 +147,7 @@ class Replay:
         if fails:
             state.apply(Failure(due.task_index, str(due.task_index), "ValueError", "too large", due.worker_id))
         self.counts[due.worker_id] += 1
+        self._since_s[due.worker_id] = due.end_s
         slot = self._slots[due.worker_id]
         if due.next_index < 0:
             slot.end_chunk()
@@ -158,7 +160,7 @@ class Replay:
         for worker_id, slot in enumerate(self._slots):
             index = slot.index
             if index is not None:
-                activities[worker_id] = Activity(index, slot.since_s, 0, slot.tracked)
+                activities[worker_id] = Activity(index, self._begin_s + self._since_s[worker_id], 0, slot.tracked)
         assert self._state is not None
         with self._lock:
             return self._state.snapshot(self._clock(), activities)
