@@ -280,7 +280,7 @@ def sparkline(usage: tuple[Usage, ...], most_bytes: int, most_cpu: float, n_poin
     mean = sum(sample.cpu for sample in usage) / len(usage)
     peak = max(sample.memory_bytes for sample in usage)
     alt = f"memory up to {in_words(peak)}, {mean:.1f} cores on average"
-    return _image(_svg(body, width, height), alt, str(width), height, "display:block;margin:0")
+    return _image(_svg(body, width, height), alt, str(width), height, f"display:block;margin:0;min-width:{width}px")
 
 
 def _thinned(usage: tuple[Usage, ...], n_points: int) -> list[Usage]:
@@ -309,8 +309,8 @@ def histogram(bins: tuple[Bin, ...]) -> str:
     body += f"<path d='M0,{height}h{width}' stroke='{LANE}'/>"
     fullest = max(bins, key=lambda one: one.n_tasks)
     alt = (
-        f"how long tasks took, from {wording.duration(bins[0].from_s)} to {wording.duration(bins[-1].to_s)}; "
-        f"most took {wording.duration(fullest.from_s)} to {wording.duration(fullest.to_s)}"
+        f"how long tasks took, from {wording.fine_duration(bins[0].from_s)} to {wording.fine_duration(bins[-1].to_s)}; "
+        f"most took {wording.fine_duration(fullest.from_s)} to {wording.fine_duration(fullest.to_s)}"
     )
     return _image(_svg(body, width, height, f" fill='{TASK}'"), alt, "100%", height, _stretched(height))
 

@@ -13,31 +13,33 @@ from nbpar.views.wording import clean, duration, escape
 
 __all__ = ["NOTHING_SEEN", "to_html", "to_lines"]
 
-LINES_BYTES, TREE_BYTES = 5_500, 6_000
+HTML_BYTES = 12_000
 BAR_LENGTH = 14
 MAX_TEXT_LINES, MAX_TEXT_TREE = 8, 16
 _EIGHTHS = " \N{LEFT ONE EIGHTH BLOCK}\N{LEFT ONE QUARTER BLOCK}\N{LEFT THREE EIGHTHS BLOCK}\N{LEFT HALF BLOCK}"
 _EIGHTHS += "\N{LEFT FIVE EIGHTHS BLOCK}\N{LEFT THREE QUARTERS BLOCK}\N{LEFT SEVEN EIGHTHS BLOCK}"
 
-NOTHING_SEEN = "the tasks were over before the profiler, which looks once in a millisecond, saw anything of them"
+NOTHING_SEEN = "the tasks were too short: it looks once in a millisecond"
 
 _CELL = "border:0;padding:0 10px 0 0;text-align:left;vertical-align:middle;white-space:nowrap"
 _ROW = '<tr style="background:none">'
 _CODE = "background:none;padding:0;white-space:pre;font-size:12px"
 
 
-def to_html(profile: Profile) -> str:
+def to_html(profile: Profile, n_bytes: int = HTML_BYTES) -> str:
     """A part of the page: the lines in a table, hottest first, the tree folded under it.
 
     Parameters
     ----------
     profile : Profile
         Of a job that has ended.
+    n_bytes : int
+        What there is room for; of less than 1 KB, the sum alone is said.
 
     Returns
     -------
     str
-        A well-formed ``<div>`` of at most 12 KB.
+        A well-formed ``<div>`` of at most that.
 
     Examples
     --------
@@ -46,11 +48,15 @@ def to_html(profile: Profile) -> str:
     True
     """
     parts = [f'<div style="margin-top:8px"><div><strong>Profile</strong>: {escape(_head(profile))}</div>']
-    rows = list(_within(LINES_BYTES, (_row(line) for line in profile.lines)))
+    half = (n_bytes - 800) // 2
+    rows = list(_within(half, (_row(line) for line in profile.lines)))
     if rows:
-        parts.append(f'<table style="border:0;border-collapse:collapse;margin:2px 0">{"".join(rows)}</table>')
-    if profile.tree:
-        tree = "\n".join(_within(TREE_BYTES, (escape(row, 200, multiline=True) for row in profile.tree.split("\n"))))
+        table = (
+            f'<table style="table-layout:auto;border:0;border-collapse:collapse;margin:2px 0">{"".join(rows)}</table>'
+        )
+        parts.append(f'<div style="overflow-x:auto">{table}</div>')
+    tree = "\n".join(_within(half, (escape(row, 200, multiline=True) for row in profile.tree.split("\n"))))
+    if tree:
         parts.append(
             "<details><summary>call tree</summary>"
             f'<pre style="background:none;font-size:12px;overflow-x:auto;margin:0">{tree}</pre></details>'

@@ -23,7 +23,7 @@ HTML_BYTES, TEXT_BYTES = 49_000, 10_000
 """For all of a picture; what a part leaves, the table of workers may have."""
 
 ADVICE_BYTES, NOTES_BYTES, SLOWEST_BYTES = 2_000, 3_000, 2_500
-FAILURES_BYTES, TRACEBACKS_BYTES = 6_500, 4_500
+FAILURES_BYTES, TRACEBACKS_BYTES, LEAST_INSIGHTS_BYTES = 6_500, 4_500, 1_200
 
 FEW_LANES = 16  # so many have a row each, with their figures
 FOLDED_LANES = 48  # from here on a line is a heat strip; between the two it shows its tasks
@@ -66,14 +66,18 @@ def to_html(snapshot: Snapshot) -> str:
     ]
     if snapshot.n_failed:
         parts.append(sections.failures(snapshot, FAILURES_BYTES, TRACEBACKS_BYTES))
+    after = [
+        *sections.boxes(snapshot.notes, NOTES_BYTES, advice=False),
+        sections.durations(snapshot, told),
+        sections.slowest(snapshot.slowest, SLOWEST_BYTES),
+    ]
+    left = HTML_BYTES - sum(len(part.encode()) + 1 for part in (*parts, *after, "</div>"))
     if snapshot.profile is not None:
-        parts.append(profile.to_html(snapshot.profile))
-    parts += sections.boxes(snapshot.notes, NOTES_BYTES, advice=False)
-    parts.append(sections.durations(snapshot, told))
-    parts.append(sections.slowest(snapshot.slowest, SLOWEST_BYTES))
-    left = HTML_BYTES - sum(len(part.encode()) + 1 for part in parts) - len("</div>")
-    parts.append(sections.insights(told, left))
-    return "\n".join(part for part in (*parts, "</div>") if part)
+        shown = profile.to_html(snapshot.profile, min(profile.HTML_BYTES, left - LEAST_INSIGHTS_BYTES))
+        parts.append(shown)
+        left -= len(shown.encode()) + 1
+    parts += [*after, sections.insights(told, left), "</div>"]
+    return "\n".join(part for part in parts if part)
 
 
 def insights_to_html(told: Insights) -> str:
@@ -134,12 +138,12 @@ def to_text(snapshot: Snapshot) -> str:
     lines += sections.within(TEXT_BYTES // 5, _sentences("advice", snapshot.advice))
     lines += _failed_lines(snapshot)
     if snapshot.profile is not None:
-        lines += map(_line, profile.to_lines(snapshot.profile))
+        lines += sections.within(TEXT_BYTES // 4, map(_line, profile.to_lines(snapshot.profile)))
     lines += sections.within(TEXT_BYTES // 5, _sentences("note", snapshot.notes))
     if told.durations is not None:
         lines.append(_line(f"durations: {sections.duration_words(told)}"))
     for one in told.slowest:
-        took = wording.duration(one.duration_s)
+        took = wording.fine_duration(one.duration_s)
         lines.append(_line(f"slowest: {took}, #{one.task_index} {clean(one.item_repr, 60)}, worker {one.worker_id}"))
     lines += _sentences("insights", filter(None, [sections.where_time_went(told)]))
     if told.workers:
@@ -168,15 +172,15 @@ def _worker_lines(told: Insights, n_bytes: int) -> list[str]:
     """A line for each worker, as many as fit; columns that there is no room for are left out."""
     lines: list[str] = []
     for n_dropped in range(len(sections.DROPPABLE) + 1):
-        lines = aligned(worker_cells(told.workers, without=sections.DROPPABLE[:n_dropped]))
-        if len(lines[0]) <= COLUMNS - 2 and (len(lines[0]) + 3) * len(lines) <= n_bytes:
-            break
-    shown = list(sections.within(n_bytes - 80, map(_line, lines)))
-    if len(shown) < len(lines):
-        shown.append(f"  and {len(lines) - len(shown):,} more workers: job.insights.workers has them all")
-    return shown
+        lines = [f"  {line}" for line in aligned(worker_cells(told.workers, without=sections.DROPPABLE[:n_dropped]))]
+        if len(lines[0]) <= COLUMNS and (len(lines[0]) + 1) * len(lines) <= n_bytes:
+            return lines
+    shown = list(sections.within(n_bytes - 80, (line[:COLUMNS] for line in lines)))
+    more = len(lines) - len(shown)
+    return [*shown, f"  {sections.and_more(more)}"] if more else shown
 
 
 def _line(text: str) -> str:
     """An indented line, cut where it is too long."""
+    text = text.replace("\t", " ").replace("\r", " ")
     return "  " + (text if len(text) <= COLUMNS - 2 else text[: COLUMNS - 3] + "\N{HORIZONTAL ELLIPSIS}")

@@ -18,6 +18,7 @@ from nbpar.views.table import NOTHING, size, worker_cells
 from nbpar.views.wording import escape
 
 __all__ = [
+    "and_more",
     "axis",
     "boxes",
     "chip",
@@ -51,7 +52,8 @@ DROPPABLE = ("pid", "received", "sent", "cores", "exit")
 def chip(text: str, status: str) -> str:
     """A word on a coloured ground."""
     colour = CHIPS.get(status, RUNNING_CHIP)
-    return f'<strong style="background:{colour};color:#fff;border-radius:9px;padding:1px 9px">{escape(text)}</strong>'
+    style = f"background:{colour};color:#fff;border-radius:9px;padding:1px 9px;white-space:nowrap"
+    return f'<strong style="{style}">{escape(text)}</strong>'
 
 
 def within(n_bytes: int, pieces: Iterable[str]) -> Iterator[str]:
@@ -70,15 +72,10 @@ def few_lanes(snapshot: Snapshot) -> str:
     """A table with a row per worker, its lane in the middle: without drawings it is still a table of workers."""
     step = picture.lane_step(snapshot.lanes)
     has_usage = any(lane.usage for lane in snapshot.lanes)
-    headings = [
-        "worker",
-        *([f"memory,{_SPACE}CPU", ""] if has_usage else []),
-        f"tasks{_SPACE}over{_SPACE}time",
-        "tasks",
-        "busy",
-    ]
-    rows = [f'<table style="{_TABLE};width:100%">', _ROW]
-    rows += [f'<th scope="col" style="{_HEADING}">{heading}</th>' for heading in headings]
+    rows = [f'<table style="{_TABLE};width:100%">', _ROW, f'<th scope="col" style="{_HEADING}">worker</th>']
+    if has_usage:
+        rows.append(f'<th scope="colgroup" colspan="2" style="{_HEADING}">memory, CPU</th>')
+    rows += [f'<th scope="col" style="{_HEADING}">{heading}</th>' for heading in ("tasks over time", "tasks", "busy")]
     rows.append("</tr>")
     most_bytes = max((one.memory_bytes for lane in snapshot.lanes for one in lane.usage), default=0)
     most_cpu = max([1.0, *(one.cpu for lane in snapshot.lanes for one in lane.usage)])
@@ -121,7 +118,7 @@ def many_lanes(snapshot: Snapshot, *, folded: bool) -> str:
 def axis(snapshot: Snapshot) -> str:
     """Times under the lanes, as text: each begins where its moment is."""
     t_end = snapshot.elapsed_s
-    moments = wording.scale(t_end, 5)
+    moments = wording.scale(t_end, 4)
     if len(moments) < 2:
         return f'<div style="{_SMALL}">0 to {wording.duration(t_end)}</div>'
     width = 100 * moments[1] / t_end
@@ -131,7 +128,9 @@ def axis(snapshot: Snapshot) -> str:
         if left < 9:  # no room for its text
             break
         style = f"float:left;width:{min(width, left) - 0.005:.2f}%;border-left:1px solid #8b949e;padding:0 0 0 3px"
-        cells.append(f'<span style="{style};box-sizing:border-box">{_moment(moment)}</span>')
+        cells.append(
+            f'<span style="{style};box-sizing:border-box;overflow:hidden;white-space:nowrap">{_moment(moment)}</span>'
+        )
     return f'<div style="font-size:11px;line-height:1.3;{FAINT};overflow:hidden">{" ".join(cells)}</div>'
 
 
@@ -158,12 +157,15 @@ def durations(snapshot: Snapshot, told: Insights) -> str:
     bins, known = snapshot.durations, told.durations
     if not bins or known is None:
         return ""
-    ends = (wording.duration(bins[0].from_s), wording.duration(bins[-1].to_s))
+    ends = (wording.fine_duration(bins[0].from_s), wording.fine_duration(bins[-1].to_s))
     left, right = (
         f'<span style="float:{side}">{end}</span>' for side, end in zip(("left", "right"), ends, strict=True)
     )
     scale = f'<div style="overflow:hidden;{_SMALL}">{left} {right}</div>'
-    shown = picture.histogram(bins) + scale if len(bins) > 1 else ""
+    width = max(120, min(300, 36 * len(bins)))
+    shown = (
+        f'<div style="width:{width}px;max-width:100%">{picture.histogram(bins)}{scale}</div>' if len(bins) > 1 else ""
+    )
     return (
         '<div style="display:inline-block;vertical-align:top;width:300px;max-width:100%;margin:8px 32px 0 0">'
         f'<strong>Durations</strong>\n<div style="{_SMALL}">{duration_words(told)}</div>\n{shown}</div>'
@@ -174,7 +176,7 @@ def duration_words(told: Insights) -> str:
     """The tasks' durations in a sentence; nothing where they are not known."""
     if told.durations is None:
         return ""
-    median, p95, longest = (wording.duration(one) for one in told.durations)
+    median, p95, longest = (wording.fine_duration(one) for one in told.durations)
     return f"median {median}, 95% within {p95}, longest {longest}"
 
 
@@ -184,7 +186,7 @@ def slowest(tasks: tuple[Slow, ...], n_bytes: int) -> str:
         within(
             n_bytes,
             (
-                f'{_ROW}<td style="{_CELL}">{wording.duration(one.duration_s).replace(" ", _SPACE)}</td>'
+                f'{_ROW}<td style="{_CELL}">{wording.fine_duration(one.duration_s).replace(" ", _SPACE)}</td>'
                 f'<th scope="row" style="{_PLAIN}">#{one.task_index}</th>'
                 f'<td style="{_LEFT}">{_code(one.item_repr, 50)}</td><td style="{_CELL}">{one.worker_id}</td></tr>'
                 for one in tasks
@@ -212,17 +214,23 @@ def insights(told: Insights, n_bytes: int, *, is_open: bool = False) -> str:
         heading, *rows = worker_cells(told.workers, without=DROPPABLE[:n_dropped])
         titles = "".join(f'<th scope="col">{cell}</th>' for cell in heading)
         lines = [
-            f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>'
-            for cells in rows
+            f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            for name, *cells in ([cell.replace(" ", _SPACE) for cell in row] for row in rows)
         ]
-        if len(head) + len(titles) + sum(map(len, lines)) + 200 <= n_bytes:
+        if len(head) + len(titles) + sum(len(line.encode()) + 1 for line in lines) + 200 <= n_bytes:
             break
     shown = list(within(n_bytes - len(head) - len(titles) - 200, lines))
     more = len(lines) - len(shown)
     if not shown:
         return f"{head}</details>"
-    after = f"<div>and {more:,} more workers: job.insights.workers has them all</div>" if more else ""
-    return f"{head}\n<table><tr>{titles}</tr>{''.join(shown)}</table>{after}</details>"
+    after = f"<div>{and_more(more)}</div>" if more else ""
+    table = f'<table style="margin:4px 0"><tr>{titles}</tr>{"".join(shown)}</table>'
+    return f'{head}\n<div style="overflow-x:auto">{table}</div>{after}</details>'
+
+
+def and_more(n_workers: int) -> str:
+    """What is said of workers whose rows are not shown."""
+    return f"and {n_workers:,} more worker{'' if n_workers == 1 else 's'}: job.insights.workers has them all"
 
 
 def where_time_went(told: Insights) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbpar.engine.events import Failure
-from nbpar.engine.snapshot import Bin, Lane, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.snapshot import Bin, HotLine, Lane, Profile, Slow, Snapshot, Span, Times, Usage
 
 __all__ = ["HOSTILE", "everything", "failures", "job", "lane"]
 
@@ -76,4 +76,10 @@ def everything(n_workers: int = 2, *, n_spans: int = 40, text: str = "boom", n_f
         durations=tuple(Bin(0.01 * 1.778**i, 0.01 * 1.778 ** (i + 1), 5 + 7 * i % 11) for i in range(12)),
         slowest=tuple(Slow(i, 5.0 - i, i % n_workers, f"item {text}") for i in range(5)),
         kernel_s=0.4,
+        profile=Profile(
+            27.0,
+            26_000,
+            tuple(HotLine(text, i, f"line {i}: {text}", 0.9 / (i + 1)) for i in range(20)),
+            "\n".join([f"27.0 s  100 %  {text[:100]}"] * 150),
+        ),
     )

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbpar.engine.insights import Insights
-from nbpar.engine.snapshot import Bin, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.snapshot import Bin, HotLine, Profile, Slow, Snapshot, Span, Times, Usage
 from nbpar.insights import JobInsights
 from nbpar.views import picture, report, sections, wording
 from tests.unit.snapshots import HOSTILE, everything, failures, job, lane
@@ -121,15 +121,16 @@ def test_everything_can_be_read_in_order_without_styles_and_images() -> None:
         "serial · 2 failed",
         "worker memory, CPU tasks over time tasks busy",
         *("0 259 MB 40 90%", "1 259 MB 40 90%", "2 259 MB 40 90%"),
-        "0 s 5 s 10 s",
+        "0 s 10 s 20 s",
         *("advice 0: boom", "advice 2: boom"),
         "2 failed index item error",
         *("#0 item boom ValueError: boom", "#1 item boom ValueError: boom"),
         *("traceback of #0", "Traceback 0"),
+        *("Profile : 27 s in tasks", "90 %", "line 0: boom", "call tree", "27.0 s 100 % boom"),
         *("note 0: boom", "note 19: boom"),
         "Durations median",
         "Slowest tasks took index item worker",
-        *("5.0 s #0 item boom 0", "1.0 s #4 item boom 1"),
+        *("5.00 s #0 item boom 0", "1.00 s #4 item boom 1"),
         "Insights 93% of the workers' time in tasks, 5% waiting",
         "sent 3.0 GB, received 900 kB",
         "worker pid tasks start init wait transfer work exit busy memory cores sent received",
@@ -158,8 +159,8 @@ def test_every_image_says_what_it_shows() -> None:
 def test_tables_have_headers_that_say_what_they_head() -> None:
     page = Page(report.to_html(everything(3)))
     headers = page.all("th")
-    assert {header["scope"] for header in headers} == {"row", "col"}
-    assert len(page.all("table")) == 4  # lanes, failures, slowest, insights
+    assert {header["scope"] for header in headers} == {"row", "col", "colgroup"}
+    assert len(page.all("table")) == 5  # lanes, failures, profile, slowest, insights
     assert sum(header["scope"] == "row" for header in headers) == 3 + 2 + 5 + 3
 
 
@@ -332,8 +333,18 @@ def test_merged_stretches_stay_apart_and_inside(pairs: list[tuple[int, int]], st
 STYLES = {
     *("background", "border", "border-collapse", "border-left", "border-radius", "box-sizing", "color", "display"),
     *("float", "font-family", "font-size", "font-weight", "height", "line-height", "margin", "margin-bottom"),
-    *("margin-left", "margin-top", "max-width", "opacity", "overflow", "overflow-x", "padding", "table-layout"),
-    *("text-align", "vertical-align", "width", "word-break"),
+    *(
+        "margin-left",
+        "margin-top",
+        "max-width",
+        "min-width",
+        "opacity",
+        "overflow",
+        "overflow-x",
+        "padding",
+        "table-layout",
+    ),
+    *("text-align", "vertical-align", "white-space", "width", "word-break"),
 }
 
 
@@ -368,7 +379,9 @@ def contrast(one: str, other: str) -> float:
 def test_text_has_the_pages_colour_or_stands_on_a_ground_of_its_own() -> None:
     for status in ("running", "paused", "done", "failed", "cancelled"):
         html = report.to_html(everything(2)._replace(status=status))
-        coloured = [a["style"] for _, a in Page(html).elements if re.search(r"(^|;)color:", a.get("style", ""))]
+        page = Page(html)
+        coloured = [a["style"] for tag, a in page.elements if re.search(r"(^|;)color:", a.get("style", ""))]
+        coloured = [style for style in coloured if picture.FAILED not in style]  # the profile's bars
         assert len(coloured) == 2  # the status and how many failed
         for style in coloured:
             (ground,) = re.findall(r"background:(#\w{6});color:#fff;", style)
@@ -463,7 +476,7 @@ def test_noise_on_128_workers_is_under_60_kb() -> None:
 
 
 def test_each_of_128_workers_has_its_row_in_html_and_text() -> None:
-    quiet = everything(128, text="f", n_failed=0)
+    quiet = everything(128, text="f", n_failed=0)._replace(notes=(), advice=(), profile=None)
     text = Page(report.to_html(quiet)).text
     lines = report.to_text(quiet).splitlines()
     for worker_id in range(128):
@@ -506,7 +519,9 @@ def test_report_of_odd_jobs_is_well_formed(odd: Snapshot) -> None:
 
 
 def test_text_says_all_in_aligned_lines_of_at_most_100_columns() -> None:
-    shown = everything(2)._replace(advice=("share " * 40,), notes=("it went on",), name="map simulate")
+    tree = "9.0 s  100 %  f"
+    profile = Profile(9.0, 8_000, (HotLine("cell 3", 2, "y = step(x)", 0.75),), tree)
+    shown = everything(2)._replace(advice=("share " * 40,), notes=("it went on",), name="map simulate", profile=profile)
     assert report.to_text(shown).splitlines() == [
         "map simulate: done, 2,000 of 2,000 tasks, 312 /s, took 30 s, 1.8\N{MULTIPLICATION SIGN} serial, 2 failed",
         "  advice: " + " ".join(["share"] * 15),
@@ -514,9 +529,12 @@ def test_text_says_all_in_aligned_lines_of_at_most_100_columns() -> None:
         "    " + " ".join(["share"] * 9),
         "  #0 item boom: ValueError: boom",
         "  #1 item boom: ValueError: boom",
+        "  profile: 9.0 s in tasks, 8,000 samples",
+        "     75 %  cell 3, line 2:  y = step(x)",
+        "    9.0 s  100 %  f",
         "  note: it went on",
         *[f"  {line}" for line in _durations_lines(shown)],
-        *[f"  slowest: {5 - i}.0 s, #{i} item boom, worker {i % 2}" for i in range(5)],
+        *[f"  slowest: {5 - i}.00 s, #{i} item boom, worker {i % 2}" for i in range(5)],
         "  insights: 93% of the workers' time in tasks, 5% waiting, 1% transferring; sent 2.0 GB, received",
         "    600 kB",
         "  worker  tasks  start   init   wait  transfer  work   exit  busy  memory  cores    sent  received",
