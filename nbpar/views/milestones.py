@@ -49,7 +49,7 @@ class Milestones:
 
     def close(self, snapshot: Snapshot) -> None:
         """Say how it ended."""
-        self._put([rows.plain(rows.end(snapshot)), *rows.afterword(snapshot)])
+        self._put([rows.plain(line) for line in (rows.end(snapshot), *rows.afterword(snapshot))])
 
     def _put(self, lines: list[str]) -> None:
         text = "".join(line + "\n" for line in lines)

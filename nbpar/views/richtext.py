@@ -30,6 +30,7 @@ _STYLES = {
     "done": "green",
     "failed": "bold red",
     "quiet": "bright_black",
+    "advice": "yellow",
 }
 
 
@@ -56,8 +57,7 @@ class RichView:
     def close(self, snapshot: Snapshot) -> None:
         """Put one line in the table's place, what failed, and what would have been faster."""
         _screen.drop(self)
-        below = [rows.end(snapshot), *((rows.Piece(line),) for line in rows.afterword(snapshot))]
-        _screen.print(below)
+        _screen.print([rows.end(snapshot), *rows.afterword(snapshot)])
 
     def lines(self, snapshot: Snapshot, width: int, n_rows: int, *, ascii_only: bool) -> list[rows.Line]:
         """The table, in at most so many rows."""

@@ -23,7 +23,7 @@ MOST_BAR = 40
 
 
 class Piece(NamedTuple):
-    """Text in one style: ``name``, ``bar``, ``rest``, ``done``, ``failed``, ``quiet``, or none."""
+    """Text in one style: ``name``, ``bar``, ``rest``, ``done``, ``failed``, ``quiet``, ``advice``, or none."""
 
     text: str
     style: str = ""
@@ -47,7 +47,8 @@ def head(snapshot: Snapshot, width: int, *, ascii_only: bool = False) -> list[Li
         room = min(MOST_BAR, width - len(name) - len(status) - 6)
         if room >= LEAST_BAR:
             style = "done" if share >= 1 else "bar"
-            first += [Piece(" "), *bar(share, room, style, ascii_only=ascii_only)]
+            bad = snapshot.n_failed / snapshot.n_tasks
+            first += [Piece(" "), *bar(share, room, style, failed=bad, ascii_only=ascii_only)]
         if room >= 0:
             first.append(Piece(f" {wording.percent(share):>4}"))
     figures = wording.figures(snapshot)
@@ -58,8 +59,8 @@ def head(snapshot: Snapshot, width: int, *, ascii_only: bool = False) -> list[Li
     return [_cut(first, width), _cut(second, width)]
 
 
-def bar(share: float, width: int, style: str = "bar", *, ascii_only: bool = False) -> tuple[Piece, Piece]:
-    """A bar of `width` characters that is full at 1.
+def bar(share: float, width: int, style: str = "bar", *, failed: float = 0.0, ascii_only: bool = False) -> Line:
+    """A bar of `width` characters that is full at 1, with what has failed at the end of what is done.
 
     Examples
     --------
@@ -70,7 +71,12 @@ def bar(share: float, width: int, style: str = "bar", *, ascii_only: bool = Fals
     if ascii_only:
         full, rest = "#", "-"
     n_full = int(min(1.0, max(0.0, share)) * width)
-    return Piece(full * n_full, style), Piece(rest * (width - n_full), "rest")
+    n_failed = min(n_full, max(1, round(failed * width))) if failed else 0
+    return (
+        Piece(full * (n_full - n_failed), style),
+        Piece(full * n_failed, "failed"),
+        Piece(rest * (width - n_full), "rest"),
+    )
 
 
 def workers(
@@ -156,14 +162,14 @@ def _aligned(rows: Sequence[list[_Cell]], width: int) -> list[Line]:
 def end(snapshot: Snapshot) -> Line:
     """The one line that stays of a job: tasks, time, gain, failures."""
     figures = wording.figures(snapshot)
-    failed = [Piece(f" \N{MIDDLE DOT} {figures.pop()}", "failed")] if snapshot.n_failed else []
+    failed = [Piece(" \N{MIDDLE DOT} "), Piece(figures.pop(), "failed")] if snapshot.n_failed else []
     status = "" if snapshot.status == "done" else f" {snapshot.status}"
     text = " \N{MIDDLE DOT} ".join([wording.tasks(snapshot), *figures])
     name = wording.clean(snapshot.name, 60)
     return (Piece(name, "name"), Piece(status, "failed"), Piece(f": {text}"), *failed)
 
 
-def afterword(snapshot: Snapshot) -> list[str]:
+def afterword(snapshot: Snapshot) -> list[Line]:
     """The lines below it: the first failures, and what would have made the job faster."""
     shown = snapshot.failures[:N_FAILURES]
     lines = [
@@ -174,7 +180,10 @@ def afterword(snapshot: Snapshot) -> list[str]:
         lines.append(f"  and {snapshot.n_failed - len(shown):,} more")
     if snapshot.profile is not None:
         lines += [f"  {line}" for line in profile.to_lines(snapshot.profile)]
-    return lines + [f"  advice: {wording.clean(text, 400)}" for text in snapshot.advice[:N_ADVICE]]
+    advice: list[Line] = [
+        (Piece(f"  advice: {wording.clean(text, 400)}", "advice"),) for text in snapshot.advice[:N_ADVICE]
+    ]
+    return [*((Piece(line),) for line in lines), *advice]
 
 
 def _fit(text: str, width: int) -> str:

@@ -108,7 +108,7 @@ class TextView:
 
     def close(self, snapshot: Snapshot) -> None:
         """Leave the bar as it is at the end, and say what failed and what would have been faster."""
-        below = rows.afterword(snapshot)
+        below = [rows.plain(line) for line in rows.afterword(snapshot)]
         if self._bar is None or terminal.is_prompting():  # the bar would be drawn into the prompt
             below.insert(0, rows.plain(rows.end(snapshot)))
             for one in (*self._rows, self._bar):

@@ -20,6 +20,7 @@ def verbs() -> None:
     assert_type(nbpar.map(square, range(3), chunk_size=2, timeout=1.0, retries=1, seed=5), list[float])
     assert_type(nbpar.map(str.upper, "ab", checkpoint="sweep.db"), list[str])
     assert_type(nbpar.map(square, [1], profile=True), list[float])
+    assert_type(nbpar.map(square, [1], progress="detail"), list[float])
     assert_type(nbpar.starmap(square, [(1,), (2,)]), list[float])
     assert_type(nbpar.imap(square, iter([1]), ordered=False), Iterator[float])
     assert_type(nbpar.submit(square, 3), nbpar.TaskFuture[float])
