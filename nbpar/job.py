@@ -73,7 +73,7 @@ class Job(Ledger[R]):
             job_id=job_id, name=name, n_tasks=n_tasks, n_workers=n_workers, on_error=on_error, make_watch=make_watch
         )
         self._backend = backend
-        self._usage = UsageLog()
+        self._usage: UsageLog | None = None  # made when somebody looks
         self._state.can_pause = backend.can_pause
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
         self.is_taken = False  # whether a blocking call has given the results to its caller
@@ -377,9 +377,9 @@ class Job(Ledger[R]):
 
     def snapshot(self) -> Snapshot:
         """An immutable picture of the job now, for views."""
+        log = self._usage = self._usage or UsageLog()
         activities = {} if (is_over := self._over.is_set()) else self._backend.activities(self.id)
-        at_s = time.perf_counter() - self._begin_s
-        usage = self._usage.samples if is_over else self._usage.look(at_s, self._backend.pids)
+        usage = log.samples if is_over else log.look(time.perf_counter() - self._begin_s, self._backend.pids)
         with self._lock:
             self._state.adviser.threads_cpu = self._usage.threads_cpu
             return self._state.snapshot(time.perf_counter(), activities, usage)

@@ -98,7 +98,7 @@ class Controller:
         has_processes = options.start_method not in ("threads", "serial")
         self._memory = MemoryWatch(options.memory_limit_bytes) if has_processes else None
         self._jobs: dict[int, Record] = {}
-        self._started: dict[int, Ready] = {}
+        self._started: dict[int, WorkerStarted] = {}
         self._stopping: dict[int, str] = {}  # reason by worker, for workers asked to end
         self._killed: set[int] = set()  # workers that were sent SIGKILL or SIGTERM
         self._exits: dict[int, float] = {}  # time of `worker_exit` by worker, until that has ended
@@ -168,8 +168,8 @@ class Controller:
             job.sink.ended("cancelled", PoolClosedError("the pool was shut down before the job began"))
             return
         self._jobs[job.job_id] = record
-        for ready in self._started.values():
-            job.sink.apply(_started(ready))
+        for started in self._started.values():
+            job.sink.apply(started)
         options = job.options
         known_s = self._speeds.get(record.prepared.speed_key)
         record.quick = known_s is not None and known_s < QUICK_MEAN_S and options.timeout is None
@@ -312,12 +312,13 @@ class Controller:
                 self.scheduler.give_up_starting()
 
     def _worker_ready(self, event: Ready) -> None:
-        self._started[event.worker_id] = event
+        started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s, event.init_s)
+        self._started[event.worker_id] = started
         self.scheduler.worker_ready(event.worker_id)
         if self._memory is not None:
             self._memory.began(event.worker_id, event.pid, event.inherited_bytes)
         for record in self._jobs.values():
-            record.job.sink.apply(_started(event))
+            record.job.sink.apply(started)
 
     def _tasks_ended(self, event: TasksEnded) -> None:
         chunk = self.scheduler.tasks_ended(
@@ -337,9 +338,8 @@ class Controller:
                 record.job.sink.apply(WorkLost(event.worker_id, event.begin_s, event.end_s))
             return
         job, first, stop = record.job, event.first, event.first + event.n_ended
-        slow = record.measures.slow_task(job, event.worker_id, event.longest_index, event.longest_s)
-        if slow is not None:
-            job.sink.apply(slow)
+        if event.longest_s > record.measures.slow_above_s:
+            job.sink.apply(record.measures.slow_task(job, event.worker_id, event.longest_index, event.longest_s))
         record.quick = job.options.timeout is None and (event.end_s - event.begin_s) / event.n_ended < QUICK_MEAN_S
         record.mean_s = self.scheduler.mean_s(job.job_id)
         n_failed = n_again = 0
@@ -440,15 +440,10 @@ class Controller:
             self._fail_job(lost.job_id, error)
             return
         begin_s, end_s = lost_time(event)
-        slow = failed.measures.slow_task(failed.job, worker_id, lost.index, end_s - begin_s)
-        if slow is not None:
-            failed.job.sink.apply(slow)
+        if end_s - begin_s > failed.measures.slow_above_s:
+            failed.job.sink.apply(failed.measures.slow_task(failed.job, worker_id, lost.index, end_s - begin_s))
         item = failed.job.source.take(lost.index, lost.index + 1)[0]
         task_error(error, index=lost.index, item=item, worker_id=worker_id, traceback=event.last_words)
         failed.job.sink.apply(ChunkDone(worker_id, lost.index, lost.index + 1, begin_s, end_s, 1))
         self._task_failed(failed, error)
         failed.job.source.drop(lost.index, lost.index + 1)
-
-
-def _started(ready: Ready) -> WorkerStarted:
-    return WorkerStarted(ready.worker_id, ready.pid, ready.begin_s, ready.ready_s, ready.init_s)

@@ -62,7 +62,9 @@ def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
     heard_s = time.perf_counter()
     _job_id, chunk_id, first, n_ended, final = message.numbers
     begin_s, end_s, unpack_s, pack_s, longest_s = message.times
-    if message.inline_bytes > BLOCKING_BYTES:  # the worker could do nothing else until nearly all of it was read
+    n_bytes = message.n_bytes
+    # Then the worker could do nothing else until nearly all of it was read.
+    if n_bytes > BLOCKING_BYTES and message.inline_bytes > BLOCKING_BYTES:
         pack_s = max(pack_s, heard_s - end_s)
     failures: _Failures = []
     if message.head:
@@ -89,7 +91,7 @@ def _results(codec: Codec, worker_id: int, message: Message) -> TasksEnded:
         end_s,
         values,
         failures,
-        message.n_bytes,
+        n_bytes,
         unpack_s,
         pack_s,
         time.perf_counter() - heard_s,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from nbpar.backends.base import JobSpec, TasksEnded, short_repr
-from nbpar.engine.durations import Slowest
+from nbpar.engine.durations import SLOW_S, Slowest
 from nbpar.engine.events import ChunkDone, SlowTask
 
 __all__ = ["Measures"]
@@ -22,15 +22,21 @@ table takes milliseconds, and it may be the user's own."""
 
 
 class Measures:
-    """What is measured of one job."""
+    """What is measured of one job.
 
-    __slots__ = ("_begin_s", "_out", "_repr_s", "_slowest")
+    Attributes
+    ----------
+    slow_above_s : float
+        A task that took longer is to be given to :meth:`slow_task`.
+    """
+
+    __slots__ = ("_begin_s", "_out", "_repr_s", "_slowest", "slow_above_s")
 
     def __init__(self) -> None:
         self._out: dict[int, tuple[float, int]] = {}  # time and bytes by chunk
-        self._slowest = Slowest()
-        self._begin_s: float | None = None
-        self._repr_s = 0.0
+        self._slowest: Slowest | None = None
+        self.slow_above_s = SLOW_S
+        self._begin_s = self._repr_s = 0.0
 
     def sent(self, chunk_id: int, kernel_s: float, n_bytes: int) -> None:
         """The arguments of a chunk went out."""
@@ -61,12 +67,11 @@ class Measures:
         """A chunk is not to be told of."""
         self._out.pop(chunk_id, None)
 
-    def slow_task(self, job: JobSpec, worker_id: int, index: int, duration_s: float) -> SlowTask | None:
-        """The task with its item, when it is among the slowest. Before its item is let go."""
-        slowest = self._slowest
-        if duration_s <= slowest.above_s or index < 0:
-            return None
+    def slow_task(self, job: JobSpec, worker_id: int, index: int, duration_s: float) -> SlowTask:
+        """A task that is among the slowest, with its item. To be called before that is let go."""
+        slowest = self._slowest = self._slowest or Slowest()
         slowest.add(duration_s)
+        self.slow_above_s = slowest.above_s
         begin_s = time.perf_counter()
         self._begin_s = self._begin_s or begin_s - duration_s
         item = job.source.take(index, index + 1)[0]

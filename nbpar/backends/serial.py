@@ -184,9 +184,8 @@ class SerialBackend:
         first, stop = report.first, report.first + report.n_ended
         failures = dict(report.failures)
         values = iter(report.values)
-        slow = run.measures.slow_task(job, self._worker_id, report.longest_index, report.longest_s)
-        if slow is not None:
-            job.sink.apply(slow)
+        if report.longest_s > run.measures.slow_above_s:
+            job.sink.apply(run.measures.slow_task(job, self._worker_id, report.longest_index, report.longest_s))
         n_failed = n_again = 0
         for index in range(first, stop):
             error = failures.get(index)

@@ -86,7 +86,7 @@ class JobState:
         self._aloud: list[str] = []
         self._n_restored = 0
         self._kernel_s = 0.0
-        self._durations = Histogram()
+        self._durations: Histogram | None = None
         self._slowest: dict[int, Slow] = {}  # by index, at most N_SLOWEST
         self._recent: deque[tuple[float, int]] = deque()  # (time, tasks done by then), over RATE_WINDOW_S
 
@@ -205,7 +205,7 @@ class JobState:
             can_pause=self.can_pause,
             n_restored=self._n_restored,
             aloud=tuple(self._aloud),
-            durations=self._durations.bins(),
+            durations=() if self._durations is None else self._durations.bins(),
             slowest=tuple(sorted(self._slowest.values(), key=lambda one: -one.duration_s)),
             kernel_s=self._kernel_s,
             profile=self.merged.profile() if self.merged is not None and end_s is not None else None,
@@ -229,12 +229,13 @@ class JobState:
             begin_s = max(0.0, begin_s)
             end_s = max(begin_s, end_s)
         (self._lanes.get(event.worker_id) or self._lane(event.worker_id)).done(begin_s, end_s, event)
+        durations = self._durations = self._durations or Histogram()
         n_rest = n_tasks + event.n_again
         if start <= event.longest_index < stop:
-            self._durations.add(event.longest_s, 1)
+            durations.add(event.longest_s, 1)
             rest_s, n_tasks, n_rest = rest_s - event.longest_s, n_tasks - 1, n_rest - 1
         if n_tasks > 0:
-            self._durations.add(rest_s / n_rest, n_tasks)
+            durations.add(rest_s / n_rest, n_tasks)
 
     def _slow_task(self, event: SlowTask) -> None:
         known = self._slowest.get(event.task_index)  # of a task that was tried again

@@ -92,6 +92,8 @@ class Message:
     @property
     def n_bytes(self) -> int:
         """Size of payload and buffers."""
+        if not self.buffers:
+            return len(self.payload)
         sizes = (one.n_bytes if isinstance(one, Place) else memoryview(one).nbytes for one in self.buffers)
         return len(self.payload) + sum(sizes)
 
