@@ -74,8 +74,8 @@ def memory(snapshot: Snapshot) -> Found | None:
 OTHER_SHARE = 0.2
 """Of the workers' CPU time, in threads that tasks do not run in: libraries keep some that do next to nothing."""
 
-MIN_CPU = 0.1
-"""Cores; below there is no work to speak of."""
+MIN_CPU = 0.03
+"""Cores; below there is no work to speak of, however busy the machine is."""
 
 
 def oversubscribed(snapshot: Snapshot) -> Found | None:
@@ -131,13 +131,17 @@ MIN_BUSY_THREADS = 1.8
 GIL_CORES = 1.2
 """Threads that Python lets run one at a time use one core together, and hardly more."""
 
-MIN_WANTED, MIN_USED = 0.75, 0.25
-"""Cores; threads that mostly sleep, or wait for a disk or a network, want less. Where others want the CPUs as well, one
-that was wanted may not be had."""
+MIN_WANTED, MIN_USED = 0.75, 0.08
+"""Cores; threads that mostly sleep, or wait for a disk or a network, want less. Where others want the CPUs as well,
+what was wanted may not be had."""
 
-MIN_WAITS = 20.0
+MIN_TURN_S = 0.0025
+"""Of CPU time between two stops, times the threads that are busy. Python gives each a turn of 5 ms while others look
+for theirs; threads that are woken by a disk or a network do less before they stop again."""
+
+MIN_WAITS = 10.0
 """A second, for each busy thread but one. One that waits for its turn looks 200 times a second whether it has come, and
-a fifth as often where others use all CPUs; threads that compute outside Python stop 2 times a second."""
+a tenth as often where others use all CPUs; threads that compute outside Python stop 2 times a second."""
 
 
 def gil(snapshot: Snapshot) -> Found | None:
@@ -149,7 +153,8 @@ def gil(snapshot: Snapshot) -> Found | None:
     n_busy = sum(busy * max(0.0, seconds) for busy, seconds in present_s) / snapshot.elapsed_s
     if n_busy < MIN_BUSY_THREADS or not MIN_USED <= cpu.used <= GIL_CORES:
         return None
-    if not cpu.wanted >= MIN_WANTED or not cpu.waits >= MIN_WAITS * (n_busy - 1):
+    takes_turns = MIN_WAITS * (n_busy - 1) <= cpu.waits <= cpu.used * n_busy / MIN_TURN_S
+    if not cpu.wanted >= MIN_WANTED or not takes_turns:
         return None
     text = (
         f"{n_busy:.0f} threads were busy and used {cpu.used:.1f} cores together, for Python runs one of them at a time"

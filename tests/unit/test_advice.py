@@ -273,7 +273,7 @@ def with_threads(used: float, wanted: float, waits: float = 215.0, **changes: An
     return job(threads_cpu=ThreadsCpu(used, wanted, waits), facts=facts(start_method="threads", **changes))
 
 
-@pytest.mark.parametrize(("used", "wanted"), [(1.02, 1.04), (0.46, 1.61)])
+@pytest.mark.parametrize(("used", "wanted"), [(1.02, 1.04), (0.46, 1.61), (0.27, 1.8)])
 def test_processes_are_to_be_used_when_threads_take_turns(used: float, wanted: float) -> None:
     (said,) = advise(with_threads(used, wanted))
     assert said == (
