@@ -31,6 +31,7 @@ LANES_BYTES = 12_000
 STEPS = (1, 2, 3)  # the least width of a drawn span: what is narrower is merged with its neighbours
 MAX_CELLS = 18_000  # of a heat strip: as noisy as can be, that is 12 KB
 COLUMNS = (600, 300, 200, 150, 120, 100)
+MAX_BINS = 40  # of a histogram: ten decades
 MAX_ROWS = 128  # beyond, neighbouring workers share one
 
 # Seen on white and on black; orange and blue differ for every kind of colour blindness.
@@ -298,20 +299,18 @@ def _thinned(usage: tuple[Usage, ...], n_points: int) -> list[Usage]:
 def histogram(bins: tuple[Bin, ...]) -> str:
     """How long tasks took: a column for each step of the logarithmic scale, as high as there were tasks."""
     width, height = 280, 44
-    most = max(one.n_tasks for one in bins)
+    most = max(1, *(one.n_tasks for one in bins))
     wide = width / len(bins)
     body = ""
     for i, one in enumerate(bins):
         if one.n_tasks:
-            tall = max(1, round(height * one.n_tasks / most))
+            tall = max(2, round(height * one.n_tasks / most))
             left, right = round(i * wide), round((i + 1) * wide)
             body += f"<path d='M{left},{height}v-{tall}h{max(1, right - left - 1)}v{tall}'/>"
     body += f"<path d='M0,{height}h{width}' stroke='{LANE}'/>"
-    fullest = max(bins, key=lambda one: one.n_tasks)
-    alt = (
-        f"how long tasks took, from {wording.fine_duration(bins[0].from_s)} to {wording.fine_duration(bins[-1].to_s)}; "
-        f"most took {wording.fine_duration(fullest.from_s)} to {wording.fine_duration(fullest.to_s)}"
-    )
+    ends = f"{wording.fine_duration(bins[0].from_s)} to {wording.fine_duration(bins[-1].to_s)}"
+    counts = ", ".join(f"{one.n_tasks:,}" for one in bins[:MAX_BINS])
+    alt = f"how long tasks took, {ends}, the number of tasks in each step of the scale: {counts}"
     return _image(_svg(body, width, height, f" fill='{TASK}'"), alt, "100%", height, _stretched(height))
 
 

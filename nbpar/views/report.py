@@ -32,7 +32,7 @@ COLUMNS, MAX_FAILED_LINES = 100, 20
 
 _LINE = "rgba(128,136,146,0.35)"
 _FONT = "font-family:system-ui,-apple-system,sans-serif;font-size:13px;line-height:1.5"
-_CARD = f"border:1px solid {_LINE};border-radius:8px;padding:12px 16px;max-width:940px;{_FONT}"
+_CARD = f"border:1px solid {_LINE};border-radius:8px;padding:12px 16px;margin:4px 0;max-width:1080px;{_FONT}"
 
 
 def to_html(snapshot: Snapshot) -> str:

@@ -34,6 +34,7 @@ __all__ = [
 FAINT = "opacity:0.75"
 _TABLE = "table-layout:auto;border:0;border-collapse:collapse;margin:0"
 _CELL = "padding:1px 10px 1px 0"
+_LAST = "padding:1px 0"
 _LEFT = _CELL + ";text-align:left"
 _PLAIN = _LEFT + ";font-weight:normal"
 _SMALL = "font-size:11px;" + FAINT
@@ -75,7 +76,9 @@ def few_lanes(snapshot: Snapshot) -> str:
     rows = [f'<table style="{_TABLE};width:100%">', _ROW, f'<th scope="col" style="{_HEADING}">worker</th>']
     if has_usage:
         rows.append(f'<th scope="colgroup" colspan="2" style="{_HEADING}">memory, CPU</th>')
-    rows += [f'<th scope="col" style="{_HEADING}">{heading}</th>' for heading in ("tasks over time", "tasks", "busy")]
+    rows.append(f'<th scope="col" style="{_HEADING}">tasks over time</th>')
+    rows.append(f'<th scope="col" style="{_SMALL};{_CELL};font-weight:normal;text-align:right">tasks</th>')
+    rows.append(f'<th scope="col" style="{_SMALL};{_LAST};font-weight:normal;text-align:right">busy</th>')
     rows.append("</tr>")
     most_bytes = max((one.memory_bytes for lane in snapshot.lanes for one in lane.usage), default=0)
     most_cpu = max([1.0, *(one.cpu for lane in snapshot.lanes for one in lane.usage)])
@@ -91,7 +94,7 @@ def few_lanes(snapshot: Snapshot) -> str:
         rows.append(
             f'<td style="{_LEFT};width:100%">{picture.lane_image(lane, snapshot, step)}</td>'
             f'<td style="{_CELL}">{lane.n_done:,}</td>'
-            f'<td style="{_CELL}">{wording.percent(lane.busy)}</td></tr>'
+            f'<td style="{_LAST}">{wording.percent(lane.busy)}</td></tr>'
         )
     n_before = 3 if has_usage else 1
     rows.append(

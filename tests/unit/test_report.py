@@ -153,7 +153,9 @@ def test_every_image_says_what_it_shows() -> None:
     assert alts[0] == "100% done"
     assert alts[1] == "memory up to 259 MB, 0.5 cores on average"
     assert alts[2] == "worker 0: 40 tasks, 2 failed, busy 90%"
-    assert alts[3].startswith("how long tasks took, from 10 ms to")
+    assert alts[3].startswith(
+        "how long tasks took, 10 ms to 9.98 s, the number of tasks in each step of the scale: 5, 12, "
+    )
 
 
 def test_tables_have_headers_that_say_what_they_head() -> None:
