@@ -128,10 +128,15 @@ def _made(original: Callable[..., None]) -> Callable[..., None]:
         self.desc, self.postfix, self.unit_scale = given.get("desc") or "", None, given.get("unit_scale", False)
         self.start_t = self.last_print_t = time.time()
         self.last_print_n = initial
+        self.display = _display  # of this bar, whatever its flavour
         self._nbpar = _Teller(context, context.begin_tracking())
         _tell(self)
 
     return init
+
+
+def _display(*_args: Any, **_kwargs: Any) -> bool:
+    return False
 
 
 def _is_screen(file: Any) -> bool:

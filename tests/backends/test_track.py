@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tqdm as tqdm_package
+import tqdm.asyncio
 import tqdm.auto
 import tqdm.notebook
 import tqdm.std
@@ -194,6 +196,47 @@ def test_bars_are_told_by_hand_as_well(pool: Pool, capfd: pytest.CaptureFixture[
         return seen
 
     assert one(pool, task) == [(4, 10), (6, 10), (0, 20), (1, "b", True), (7, None), (50, 100)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bars_may_be_used_in_all_the_ways_there_are(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    def task(_: int) -> list[Any]:
+        seen: list[Any] = []
+        bar = notebook_name(range(2), disable=None)
+        seen.append([told() for _ in bar])
+        seen.append([told() for _ in bar])  # tqdm shows an iteration once
+        bar.clear()
+        bar.unpause()
+        bar.display()
+        assert str(bar)
+        assert len(bar) == 2
+        with tqdm.notebook.tqdm(total=3) as drawn:
+            drawn.display()
+        with notebook_name.wrapattr(io.BytesIO(bytes(1000)), "read", total=1000) as file:
+            file.read(300)
+            seen.append(told())
+        return seen
+
+    assert one(pool, task) == [[(0, 2), (1, 2)], [(2, 2), (2, 2)], (300, 1000)]
+    assert capfd.readouterr() == ("", "")
+
+
+async def through(bar: type[tqdm.asyncio.tqdm[Any]]) -> tuple[list[int], list[Seen]]:
+    async def squared(i: int) -> int:
+        await asyncio.sleep(0)
+        return i * i
+
+    async def numbers() -> AsyncIterator[int]:
+        for i in range(3):
+            yield await squared(i)
+
+    gathered = await bar.gather(*[squared(i) for i in range(3)])
+    return gathered, [told() async for _ in bar(numbers(), total=3)]
+
+
+def test_bars_of_coroutines_tell_as_well(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    found = one(pool, lambda _: asyncio.run(through(tqdm.asyncio.tqdm)))
+    assert found == ([0, 1, 4], [(1, 3), (2, 3), (3, 3)])
     assert capfd.readouterr() == ("", "")
 
 
