@@ -181,7 +181,9 @@ def afterword(snapshot: Snapshot) -> list[Line]:
     if snapshot.profile is not None:
         lines += [f"  {line}" for line in profile.to_lines(snapshot.profile)]
     advice: list[Line] = [
-        (Piece(f"  advice: {wording.clean(text, 400)}", "advice"),) for text in snapshot.advice[:N_ADVICE]
+        (Piece(f"  advice: {wording.clean(text, 400)}", "advice"),)
+        for text in snapshot.advice[:N_ADVICE]
+        if text not in snapshot.aloud  # it stands above already
     ]
     return [*((Piece(line),) for line in lines), *advice]
 
