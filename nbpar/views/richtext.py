@@ -29,7 +29,7 @@ _STYLES = {
     "rest": "bright_black",
     "done": "green",
     "failed": "bold red",
-    "quiet": "bright_black",
+    "quiet": "dim",
     "advice": "yellow",
 }
 
