@@ -94,8 +94,25 @@ def smooth(seed):
         rows = rows @ rows.T / 500
     return rows.sum()
 
-
 sums = nbpar.map(smooth, range(60), profile=True)\
 """
 
-TERMINAL = f'{SETUP}\n\nnbpar.map(parse, stations, on_error="skip", progress="detail")\n'
+TERMINAL = """\
+import random
+import time
+
+import nbpar
+
+nbpar.configure(n_workers=4)
+
+
+def download(number):
+    rng = random.Random(number)
+    for _ in nbpar.track(range(rng.randint(5, 40))):
+        time.sleep(rng.uniform(0.01, 0.08))
+    if number % 25 == 17:
+        raise LookupError(f"page {number} is not there")
+
+
+nbpar.map(download, range(80), on_error="skip", progress="detail")
+"""
