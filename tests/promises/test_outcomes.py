@@ -285,14 +285,22 @@ import faulthandler, pathlib, signal, sys, tempfile, threading, time
 import nbpar
 faulthandler.dump_traceback_later(25, exit=True)
 on = pathlib.Path(tempfile.mkdtemp(), "on")
+began = on.with_name("began")
 
 def task(x):
+    if x == 5:
+        began.touch()
     while x == 5 and not on.exists():
         time.sleep(0.01)
     return x * x
 
 with nbpar.WorkerPool(start_method=sys.argv[1]) as pool:
-    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+    def interrupt_when_five_are_there():
+        # Without workers they are told of when the next task ends.
+        while not began.exists() or (sys.argv[1] != "serial" and len(nbpar.jobs()[-1].results) < 5):
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+    threading.Thread(target=interrupt_when_five_are_there).start()
     try:
         pool.map(task, range(10), chunk_size=1)
     except nbpar.JobInterrupt as interrupt:
