@@ -83,7 +83,6 @@ class Display:
         self._is_over = False
         self._lock = threading.Lock()  # guards the three above
         self._waited_in: Cell | None = None
-        self.card_in: Cell | None = None  # where the first view draws
 
     def begin(self) -> None:
         """There is something to show: have the job watched from now on."""
@@ -121,11 +120,6 @@ class Display:
             self._waited_in = None
 
     @property
-    def is_in_this_cell(self) -> bool:
-        """Whether the cell that runs now has a picture of the job, or will once the job has lasted."""
-        return self.card_in is not None and self.card_in.is_current
-
-    @property
     def is_waited_for(self) -> bool:
         """Whether the kernel's main thread does nothing else."""
         cell = self._waited_in
@@ -136,9 +130,7 @@ def watch_job(job: Any, progress: Progress, cell: Cell | None) -> Watch:
     """Begin to show a job, below the cell that it came from."""
     view = choose(progress, cell=cell, controls=_controls(job, cell))
     is_background = job.is_held and cell is not None
-    if not isinstance(view, PlainOutput):
-        job._display.card_in = cell
-    elif is_background:
+    if is_background and isinstance(view, PlainOutput):
         view = _FailureLine(cell)
     return watch(view, job.snapshot, job.take_lines, tells_failure=is_background)
 

@@ -20,6 +20,7 @@ from nbpar.ledger import Ledger
 from nbpar.options import OnError
 from nbpar.raising import add_note, as_raised, as_raised_inside, carry_results, drop_own_frames
 from nbpar.usage import UsageLog
+from nbpar.views.cell import Cell
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Waiters, until_done
 from nbpar.worker.context import current_context
@@ -76,6 +77,7 @@ class Job(Ledger[R]):
         self._usage: UsageLog | None = None  # made when somebody looks
         self._state.can_pause = backend.can_pause
         self.is_held = True  # set by the pool: whether the caller has this job, not only its results
+        self.begun_in: Cell | None = None  # set by the pool
         self.is_taken = False  # whether a blocking call has given the results to its caller
         self._retry: Callable[[Job[R]], Job[R]] | None = None  # set by the pool
         self._traceback: tuple[TracebackType | None] | None = None
@@ -163,8 +165,11 @@ class Job(Ledger[R]):
             Whether the job has ended.
         """
         if not self._over.is_set():
-            with self._display.waited_for():
-                self._over.wait(timeout)
+            try:
+                with self._display.waited_for():
+                    self._over.wait(timeout)
+            except KeyboardInterrupt:  # of a wait, not of the job
+                raise JobInterrupt(f"Interrupted: this cell does not wait for {self.name} any more") from None
         if ended := self._over.is_set():
             self._display.finish(wait=True)
         return ended
@@ -367,8 +372,8 @@ class Job(Ledger[R]):
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What Jupyter draws of a cell's last expression."""
-        bundle = {"text/plain": repr(self)}
-        return bundle if self._display.is_in_this_cell else {**picture(self.snapshot()), **bundle}
+        has_card = self.begun_in is not None and self.begun_in.is_current  # or will have, once it has lasted
+        return ({} if has_card else picture(self.snapshot())) | {"text/plain": repr(self)}
 
     @property
     def profile(self) -> Profile | None:

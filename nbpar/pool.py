@@ -406,6 +406,7 @@ class WorkerPool:
             todo = job.take_over(before)
         spec = JobSpec(job_id, function, star, source, n_tasks or 0, n_tasks is not None, options, seed, sink, todo)
         job._recipe, job._pool, job._retry = Recipe(spec, checkpoint), self, retrier(self)
+        job.begun_in = cell
         remember(job, is_held=is_held)
         try:
             is_waited_for = not is_held and n_tasks is not None

@@ -119,7 +119,10 @@ class NbparMagics(Magics):
         items = evaluate(header.iterable, source, self._namespace)
         call = map_options(options, f"each {header.text}")
         if options.background:
-            return self._given(pool.map_async(task.function, items, **call), options)
+            job = pool.map_async(task.function, items, **call)
+            if (name := options.output) is not None:
+                print(f"{name} is the job: `await {name}` or {name}.result() gives the list.")  # noqa: T201
+            return self._given(job, options)
         results = pool.map(task.function, items, **call)
         if options.output is None and (_ends_with_semicolon(below) or all(one is None for one in results)):
             return None  # as a cell that ends with a statement, with print(...) or with a semicolon

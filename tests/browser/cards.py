@@ -67,6 +67,8 @@ class Card:
         self.canvas = self.root.locator(".nbpar-canvas")
         self.failures = self.root.locator(".nbpar-failure > summary")
         self.cancel = self.root.get_by_role("button", name="Cancel")
+        self.pause = self.root.get_by_role("button", name="Pause")
+        self.resume = self.root.get_by_role("button", name="Resume")
 
     def wait_working(self) -> None:
         """Wait until both workers run a task: before that, one alone might do all."""

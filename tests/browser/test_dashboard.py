@@ -65,24 +65,6 @@ def test_picture_is_kept_when_the_notebook_is_saved_and_reopened(
         expect_picture(reopened, 1, "eight", "done", "8 of 8 tasks")
 
 
-@pytest.mark.parametrize(
-    ("app", "kernel"),
-    [("lab", None), ("notebook", None), ("lab", "ipykernel-6.31"), ("lab", "ipykernel-7.3")],
-    ids=["lab", "notebook", "lab-ipykernel-6.31", "lab-ipykernel-7.3"],
-)
-def test_cell_ends_in_one_line_when_cancel_is_clicked_while_it_blocks(
-    server: Server, open_notebook: OpenNotebook, gates: Gates, app: App, kernel: str | None
-) -> None:
-    if kernel not in (None, *server.kernels):
-        pytest.skip(f"{kernel} is not here: make test installs it")
-    notebook = open_notebook(
-        [gates.setup, EIGHT, LAST_JOB, "print(nbpar.map(gated, range(2)))"], app=app, kernel=kernel
-    )
-    card = _begin_eight(notebook, gates)
-    card.cancel.click()
-    _expect_cancelled_in_one_line(notebook)
-
-
 def test_cell_ends_in_one_line_when_the_stop_button_is_pressed(open_notebook: OpenNotebook, gates: Gates) -> None:
     notebook = open_notebook([gates.setup, EIGHT, LAST_JOB, "print(nbpar.map(gated, range(2)))"])
     _begin_eight(notebook, gates)

@@ -233,10 +233,29 @@ class Kernel:
         """Interrupt as the stop button does: SIGINT to the kernel's whole process group."""
         self.manager.interrupt_kernel()
 
-    def send_comm(self, comm_id: str, data: Mapping[str, Any], buffers: Sequence[bytes] | None = None) -> None:
+    def send_comm(
+        self,
+        comm_id: str,
+        data: Mapping[str, Any],
+        buffers: Sequence[bytes] | None = None,
+        subshell_id: str | None = None,
+    ) -> None:
         """Send a message to a widget, as the front end does when its button is clicked."""
         message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": dict(data)})
+        if subshell_id is not None:
+            message["header"]["subshell_id"] = subshell_id
         self.client.session.send(self.client.shell_channel.socket, message, buffers=buffers)
+
+    def create_subshell(self) -> str | None:
+        """What messages can be sent to while a cell blocks; None from a kernel that has none (before ipykernel 7)."""
+        self.client.kernel_info()
+        info = self.client.get_shell_msg(timeout=TIMEOUT_S)["content"]
+        if "kernel subshells" not in info.get("supported_features", ()):
+            return None
+        message = self.client.session.msg("create_subshell_request", {})
+        self.client.control_channel.send(message)
+        created: str = self.client.get_control_msg(timeout=TIMEOUT_S)["content"]["subshell_id"]
+        return created
 
     # -------------------------------------------------------------------------------------------------- processes
 
