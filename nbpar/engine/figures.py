@@ -32,12 +32,12 @@ def seconds(seconds: float) -> str:
 
     Examples
     --------
-    >>> [seconds(t) for t in (4.2e-7, 1.3e-5, 0.042, 8.12, 75, 750)]
-    ['0.4 us', '13 us', '42 ms', '8.1 s', '75 s', '12 min']
+    >>> [seconds(t) for t in (4.2e-7, 1.3e-5, 0.042, 0.999, 8.12, 75, 750)]
+    ['0.4 us', '13 us', '42 ms', '1.0 s', '8.1 s', '75 s', '12 min']
     """
-    for factor, unit in ((1e6, "us"), (1e3, "ms"), (1.0, "s")):
+    for factor, unit, below in ((1e6, "us", 999.5), (1e3, "ms", 99.5)):
         value = seconds * factor
-        if value < 999.5 and unit != "s":
+        if value < below:
             return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
     if seconds < 9.95:
         return f"{seconds:.1f} s"

@@ -125,7 +125,7 @@ def pools(snapshot: Snapshot) -> Found | None:
 
 # --- the GIL ----------------------------------------------------------------------------------------------------------
 
-MIN_BUSY_THREADS = 1.8
+MIN_BUSY_THREADS = 1.5
 """Threads that ran tasks at once, in the mean: of one alone nothing can be said."""
 
 GIL_CORES = 1.2
