@@ -37,6 +37,10 @@ def jobs() -> None:
     assert_type(job.errors, list[nbpar.TaskError])
     assert_type(job.retry_failed(), nbpar.Job[float])
     assert_type(job.cancel(), bool)
+    assert_type(job.insights, nbpar.JobInsights)
+    assert_type(job.insights.speedup, float)
+    assert_type(job.insights.slowest[0].item_repr, str)
+    assert_type(job.insights.workers[0].peak_memory_bytes, int | None)
     for value in job:
         assert_type(value, float)
 
