@@ -29,7 +29,7 @@ LANES_BYTES = 12_000
 """For the drawn spans of all lanes; of so many that they do not fit, heat is drawn, which takes half of that."""
 
 STEPS = (1, 2, 3)  # the least width of a drawn span: what is narrower is merged with its neighbours
-MAX_CELLS = 18_000  # of a heat strip: as noisy as can be, that is 12 KB
+MAX_CELLS = 18_000  # of a heat strip: as noisy as can be, that is 15 KB
 COLUMNS = (600, 300, 200, 150, 120, 100)
 MAX_BINS = 40  # of a histogram: ten decades
 MAX_ROWS = 128  # beyond, neighbouring workers share one

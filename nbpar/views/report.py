@@ -22,6 +22,7 @@ __all__ = ["insights_to_html", "to_html", "to_text"]
 HTML_BYTES, TEXT_BYTES = 49_000, 10_000
 """For all of a picture; what a part leaves, the table of workers may have."""
 
+TEXTS_BYTES = 25_000  # what the next five come to, with the markup about them and what is after them
 ADVICE_BYTES, NOTES_BYTES, SLOWEST_BYTES = 2_000, 3_000, 2_500
 FAILURES_BYTES, TRACEBACKS_BYTES, LEAST_INSIGHTS_BYTES = 6_500, 4_500, 1_200
 
@@ -62,22 +63,30 @@ def to_html(snapshot: Snapshot) -> str:
         picture.bar(snapshot),
         f'<div style="margin-bottom:6px">{_figures(snapshot)}</div>',
         *_lanes(snapshot),
-        *sections.boxes(snapshot.advice, ADVICE_BYTES, advice=True),
     ]
+    share = min(1.0, _left(parts) / TEXTS_BYTES)  # less for each where the lanes take much
+
+    def room(n_bytes: int) -> int:
+        return int(n_bytes * share)
+
+    parts += sections.boxes(snapshot.advice, room(ADVICE_BYTES), advice=True)
     if snapshot.n_failed:
-        parts.append(sections.failures(snapshot, FAILURES_BYTES, TRACEBACKS_BYTES))
+        parts.append(sections.failures(snapshot, room(FAILURES_BYTES), room(TRACEBACKS_BYTES)))
     after = [
-        *sections.boxes(snapshot.notes, NOTES_BYTES, advice=False),
+        *sections.boxes(snapshot.notes, room(NOTES_BYTES), advice=False),
         sections.durations(snapshot, told),
-        sections.slowest(snapshot.slowest, SLOWEST_BYTES),
+        sections.slowest(snapshot.slowest, room(SLOWEST_BYTES)),
     ]
-    left = HTML_BYTES - sum(len(part.encode()) + 1 for part in (*parts, *after, "</div>"))
     if snapshot.profile is not None:
-        shown = profile.to_html(snapshot.profile, min(profile.HTML_BYTES, left - LEAST_INSIGHTS_BYTES))
-        parts.append(shown)
-        left -= len(shown.encode()) + 1
-    parts += [*after, sections.insights(told, left), "</div>"]
+        most = _left([*parts, *after]) - LEAST_INSIGHTS_BYTES
+        parts.append(profile.to_html(snapshot.profile, min(profile.HTML_BYTES, most)))
+    parts += [*after, sections.insights(told, _left([*parts, *after])), "</div>"]
     return "\n".join(part for part in parts if part)
+
+
+def _left(parts: list[str]) -> int:
+    """Bytes that there is room for beside these parts."""
+    return HTML_BYTES - sum(len(part.encode()) + 1 for part in parts) - len("</div>")
 
 
 def insights_to_html(told: Insights) -> str:
@@ -138,13 +147,11 @@ def to_text(snapshot: Snapshot) -> str:
     lines += sections.within(TEXT_BYTES // 5, _sentences("advice", snapshot.advice))
     lines += _failed_lines(snapshot)
     if snapshot.profile is not None:
-        lines += sections.within(TEXT_BYTES // 4, map(_line, profile.to_lines(snapshot.profile)))
+        lines += sections.within(TEXT_BYTES // 5, map(_line, profile.to_lines(snapshot.profile)))
     lines += sections.within(TEXT_BYTES // 5, _sentences("note", snapshot.notes))
     if told.durations is not None:
         lines.append(_line(f"durations: {sections.duration_words(told)}"))
-    for one in told.slowest:
-        took = wording.fine_duration(one.duration_s)
-        lines.append(_line(f"slowest: {took}, #{one.task_index} {clean(one.item_repr, 60)}, worker {one.worker_id}"))
+    lines += sections.within(TEXT_BYTES // 8, _slowest_lines(told))
     lines += _sentences("insights", filter(None, [sections.where_time_went(told)]))
     if told.workers:
         lines += _worker_lines(told, TEXT_BYTES - sum(len(line.encode()) + 1 for line in lines))
@@ -155,6 +162,12 @@ def _sentences(kind: str, texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         line = f"{kind}: {clean(text, 400)}"
         yield "\n".join(textwrap.wrap(line, COLUMNS, initial_indent="  ", subsequent_indent="    "))
+
+
+def _slowest_lines(told: Insights) -> Iterator[str]:
+    for one in told.slowest:
+        took = wording.fine_duration(one.duration_s)
+        yield _line(f"slowest: {took}, #{one.task_index} {clean(one.item_repr, 60)}, worker {one.worker_id}")
 
 
 def _failed_lines(snapshot: Snapshot) -> list[str]:

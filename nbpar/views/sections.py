@@ -152,7 +152,17 @@ def boxes(texts: Iterable[str], n_bytes: int, *, advice: bool) -> list[str]:
     """A box for each sentence: amber for what would make the job faster, plain for what happened."""
     style = "margin:6px 0;padding:3px 12px;border-left:3px solid "
     style += "#c9971c;background:rgba(201,151,28,0.15)" if advice else "#8b949e"
-    return list(within(n_bytes, (f'<p style="{style}">{escape(text, 400)}</p>' for text in texts)))
+    shown: list[str] = []
+    for text in texts:
+        for limit in (400, 100):  # rather a sentence that is cut than none
+            box = list(within(n_bytes, [f'<p style="{style}">{escape(text, limit)}</p>']))
+            if box:
+                break
+        else:
+            break
+        n_bytes -= len(box[0].encode()) + 1
+        shown += box
+    return shown
 
 
 def durations(snapshot: Snapshot, told: Insights) -> str:
