@@ -65,7 +65,8 @@ class UsageLog:
         """
         if at_s >= self._look_at_s and self._lock.acquire(blocking=False):
             try:
-                self._look_at_s = at_s + (self._every_s if self._samples else FIRST_S)
+                has_begun = bool(self._samples) or self.threads_cpu is not None
+                self._look_at_s = at_s + (self._every_s if has_begun else FIRST_S)
                 found = pids()
                 self._sample(at_s, found.items())
                 if os.getpid() in found.values():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 
 import nbpar
+from nbpar.engine.insights import Insights, WorkerRow
 from nbpar.insights import JobInsights
 from tests.backends.conftest import PROCESSES, WITH_WORKERS, MakePool, only
-from tests.helpers import until
+from tests.helpers import run_script, until
 
 Pool = nbpar.WorkerPool
 
@@ -206,3 +209,22 @@ def test_the_longest_of_a_stream_has_its_item_although_items_are_let_go(pool: Po
     assert list(stream) == [None] * 3
     slowest = nbpar.jobs()[-1].insights.slowest[0]
     assert (slowest.task_index, slowest.item_repr) == (1, "0.2")
+
+
+def test_the_page_on_insights_runs_and_says_what_it_shows() -> None:
+    """Its Python as a script; the table is printed as the page prints it, but for the figures."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "insights.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    code = code.replace("\njob.insights\n", "\nprint(job.insights)\n")
+    said = run_script(f"import nbpar\nnbpar.configure(n_workers=2)\n{code}\nprint(list(frame.columns))")
+    (shown,) = re.findall(r"^```\n(map smooth.*?)^```", page, re.DOTALL | re.MULTILINE)
+    for heading in re.findall(r"[a-z]+", next(line for line in shown.splitlines() if line.startswith("worker "))):
+        assert heading in said or heading in ("start", "memory", "cores"), heading  # these depend on what was there
+    assert "map smooth: done, 40 of 40 tasks" in said and "map smooth: done, 40 of 40 tasks" in shown
+    assert "sent 80 MB, received 80 MB" in said and "sent 80 MB, received 80 MB" in shown
+    assert re.search(r"^\d+\.\d times as fast, \d+% of the workers' time in tasks$", said, re.MULTILINE)
+    assert re.search(r"^slowest: \d+ array", said, re.MULTILINE)
+    for name in WorkerRow._fields:
+        assert f"`{name}`" in page, name
+    for field in dataclasses.fields(Insights):
+        assert f"`{field.name}`" in page, field.name
