@@ -27,14 +27,14 @@ const ENDED = ["done", "failed", "cancelled"];
 // "-ink" are colours of text: 4.5:1 against --bg at least, which a test computes.
 const STYLE = `
 .nbpar-card { --bg: #ffffff; --ink: #1f2328; --soft: #5f6771; --line: #d8dee4; --lane: #f3f5f7; --task: #3b7dd8;
-  --alt: #79aeea; --fail: #d55e00; --wait: #e9edf1; --start: #d6cdec; --init: #a48fd0; --run: #9cc3f0; --ok: #1a7f5a;
+  --alt: #79aeea; --fail: #d55e00; --wait: #e9edf1; --start: #b3a4da; --init: #8a76c4; --run: #d3e5fa; --ok: #1a7f5a;
   --task-ink: #2563b8; --fail-ink: #b34a00; --ok-ink: #1a7f5a; --warn-ink: #7d5200; --warnbg: #fff6dd; --chip: #eef2f6;
   --mem: #8b949e; --mark: #1f2328; --tip: #ffffff;
   position: relative; box-sizing: border-box; max-width: 1080px; margin: 4px 0; padding: 12px 16px 12px;
   border: 1px solid var(--line); border-radius: 8px; background: var(--bg); color: var(--ink);
   font: 13px/1.4 system-ui, -apple-system, "Segoe UI", sans-serif; }
 .nbpar-card[data-dark] { --bg: #111418; --ink: #e6e9ed; --soft: #9aa4af; --line: #2d333b; --lane: #1b2027;
-  --task: #4a8fe7; --alt: #2f6bb5; --fail: #ff8a3d; --wait: #232930; --start: #4a4468; --init: #8273b3; --run: #2c4c73;
+  --task: #4a8fe7; --alt: #2f6bb5; --fail: #ff8a3d; --wait: #232930; --start: #595080; --init: #8273b3; --run: #1f3853;
   --ok: #4cc38a; --task-ink: #6aa5f0; --fail-ink: #ff9d5c; --ok-ink: #4cc38a; --warn-ink: #f0c674; --warnbg: #2b2413;
   --chip: #20262e; --mem: #7d8590; --mark: #ffffff; --tip: #1b2027; }
 .nbpar-card *, .nbpar-card *::before { box-sizing: border-box; }
@@ -69,9 +69,6 @@ const STYLE = `
 .nbpar-figures > div { white-space: nowrap; }
 .nbpar-figures b { font-weight: 400; color: var(--ink); }
 .nbpar-figures > :first-child b, .nbpar-figures > .nbpar-gain b { font-weight: 600; }
-.nbpar-figures > .nbpar-rate { min-width: 4.6em; }
-.nbpar-figures > .nbpar-time { min-width: 5.6em; }
-.nbpar-figures > .nbpar-gain { min-width: 5.4em; }
 .nbpar-figures > .nbpar-failed, .nbpar-figures > .nbpar-failed b { font-weight: 600; color: var(--fail-ink); }
 .nbpar-stream { position: relative; display: grid; grid-template-columns: auto auto auto minmax(0, 1fr) auto;
   column-gap: 10px; }
@@ -79,9 +76,8 @@ const STYLE = `
 .nbpar-side > div { display: flex; gap: 12px; align-items: center; overflow: hidden; }
 .nbpar-stream[data-rows=thin] > .nbpar-side { font-size: 10.5px; }
 .nbpar-mem { justify-content: flex-end; min-width: 4.4em; }
-.nbpar-side .nbpar-count { color: var(--ink); min-width: 3.2em; text-align: right; }
-.nbpar-side .nbpar-busy { min-width: 5.4em; }
-.nbpar-side .nbpar-now { width: 12.5em; text-align: right; overflow: hidden; text-overflow: ellipsis; }
+.nbpar-side .nbpar-count { color: var(--ink); min-width: 1.8em; text-align: right; }
+.nbpar-side .nbpar-now { text-align: right; overflow: hidden; text-overflow: ellipsis; }
 .nbpar-side .nbpar-ended { text-decoration: line-through; }
 .nbpar-lanes { position: relative; min-width: 0; cursor: crosshair; }
 .nbpar-canvas, .nbpar-spark { display: block; width: 100%; }
@@ -139,7 +135,7 @@ const STYLE = `
 .nbpar-slow > :last-child, .nbpar-failure, .nbpar-card .nbpar-panel pre {
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 11.5px; }
 .nbpar-failure > summary { display: grid;
-  grid-template-columns: 12px minmax(4.5em, max-content) fit-content(40%) minmax(0, 1fr);
+  grid-template-columns: 12px var(--index) minmax(0, var(--item)) minmax(0, 1fr);
   column-gap: 10px; padding: 0 9px; line-height: 20px; cursor: pointer; list-style: none; border-radius: 4px; }
 .nbpar-failure > summary::-webkit-details-marker { display: none; }
 .nbpar-failure > summary::before { content: "▸"; color: var(--soft); }
@@ -238,7 +234,9 @@ function nowText(lane, scene) {
   const since = (scene.elapsed - lane.since) / UNITS;
   let text = `item ${count(lane.index)}`;
   if (since >= 0.5) text += `, ${duration(since)}`; // of shorter tasks one would only see digits flicker
-  return lane.track ? `${text}, ${trackText(lane.track)}` : text;
+  if (!lane.track) return text;
+  const [done, of] = lane.track;
+  return `${text}, ${of ? `${Math.floor(100 * Math.min(1, done / of))}%` : count(done)}`;
 }
 
 // --- the model: what is known of the job -----------------------------------------------------------------------------
@@ -636,6 +634,14 @@ class Stream {
       rows(node, [count(lane.n_done), `busy ${lane.busy}%`, nowText(lane, scene)], put, "span");
       classes.forEach((name, i) => { if (node.children[i].className !== name) node.children[i].className = name; });
     });
+    this.widest = classes.map((_, i) => { // room for the longest so far: columns do not wobble, and waste no space
+      const lengths = [...this.right.children].map((node) => node.children[i].textContent.length);
+      return Math.min(24, Math.max(this.widest ? this.widest[i] : 0, ...lengths));
+    });
+    const widths = this.widest.map((n) => `${n}ch`);
+    for (const node of this.right.children) {
+      widths.forEach((width, i) => { if (node.children[i].style.width !== width) node.children[i].style.width = width; });
+    }
   }
 
   // Memory as an area, on one scale for all workers, and CPU as a line above it.
@@ -728,6 +734,12 @@ class Stream {
       if (lane.index !== null) {
         const { elapsed } = job.scene, [done, of] = lane.track || [0, null];
         block(colours.run, lane.since, elapsed, y);
+        const left = x(lane.since), wide = x(elapsed) - left;
+        if (height > 8 && wide > 4) { // an outline: it is not over yet
+          g.strokeStyle = colours.alt;
+          g.lineWidth = 1;
+          g.strokeRect(left + 0.5, y + 1.5, wide - 1, height - 3);
+        }
         if (of) block(colours.task, lane.since, lane.since + (elapsed - lane.since) * Math.min(1, done / of), y);
       }
       for (let i = 0; i < marks.length; i += N_FIELDS) { // last, and never too thin to be seen
@@ -1035,12 +1047,13 @@ class Slot { // one line high until somebody asks for more
     this.more = button("nbpar-more", this.root, "", () => { this.open = !this.open; card.redraw(); });
     this.legend = make("div", "nbpar-legend", this.root);
     this.open = false;
-    this.entries = [["task", "var(--task)", ""], ["failed", "var(--fail)", "×"], ["running", "var(--run)", ""],
+    this.entries = [["tasks", "linear-gradient(90deg, var(--alt) 50%, var(--task) 50%)", ""], ["failed", "var(--fail)", "×"], ["running", "var(--run)", ""],
       ["start-up", "var(--start)", ""], ["worker_init", "var(--init)", ""]];
     for (const [text, colour, sign] of this.entries) {
       const entry = make("span", "", this.legend);
       const swatch = make("i", "", entry, sign);
       swatch.style.background = colour;
+      if (text === "running") swatch.style.border = "1px solid var(--alt)";
       swatch.setAttribute("aria-hidden", "true");
       make("span", "", entry, text);
     }
@@ -1176,6 +1189,9 @@ class Panels { // one is open, or none; the first failure opens theirs unless th
   drawFailures(job) {
     const { failures, scene } = job, list = this.parts.failures;
     const more = scene.n_failed > failures.length && failures.length;
+    const longest = (texts, most) => `${Math.min(most, Math.max(0, ...texts.map((text) => text.length)))}ch`;
+    list.style.setProperty("--index", longest(failures.map(([index]) => `#${index}`), 12));
+    list.style.setProperty("--item", longest(failures.map(([, item]) => item), this.card.size === "narrow" ? 14 : 40));
     rows(list, more ? [...failures, null] : failures, (node, entry) => {
       if (!entry) { // the first 100 are told
         node.className = "nbpar-empty";
@@ -1233,6 +1249,7 @@ class Card {
     this.job = job;
     this.redraw = redraw;
     this.size = "";
+    this.longest = {}; // text of each figure so far
     const root = (this.root = make("div", "nbpar-card", el));
     root.setAttribute("role", "region");
     make("style", "", root, STYLE);
@@ -1265,7 +1282,7 @@ class Card {
     if (!scene) return;
     const dark = isDark();
     root.toggleAttribute("data-dark", dark);
-    if (!this.colours || this.dark !== dark) {
+    if (!this.colours || !this.colours.bg || this.dark !== dark) { // outside the document all of them are empty
       const style = getComputedStyle(root);
       this.colours = Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
       this.dark = dark;
@@ -1313,6 +1330,8 @@ class Card {
       const kind = i === 0 ? "" : /failed$/.test(text) ? "failed" : /serial$/.test(text) ? "gain"
         : / left$|^took /.test(text) ? "time" : "rate";
       node.className = kind && `nbpar-${kind}`;
+      const longest = (this.longest[kind] = Math.max(this.longest[kind] || 0, text.length));
+      node.style.minWidth = `${0.86 * longest}ch`; // about what it takes: figures that change do not push the others
       // The figure strong, its unit not: "312" "/s", "2.3 s" "left", "1,284" "of 2,000 tasks".
       const parts = text.match(kind === "time" ? /^(took )?(.*?)( left)?$/ : /^()(\S+)(.*)$/);
       const [, before, figure, after] = parts || [text, "", text, ""];

@@ -28,7 +28,7 @@ def test_card_shows_workers_and_moves_when_a_map_blocks(open_notebook: OpenNoteb
     expect(card.status).to_have_text("running")
     expect(card.lanes).to_have_text(["0", "1"])
     card.wait_working()
-    card.wait_drawn("#9cc3f0")  # tasks that run
+    card.wait_drawn("#d3e5fa")  # tasks that run
     gates.open(0, 1, 2, 3)
     expect(card.tasks).to_have_text("4 of 8 tasks")
     expect(card.bar).to_have_attribute("aria-valuenow", "50")
