@@ -54,9 +54,13 @@ def is_live(file: IO[str] | None) -> bool:
     """Whether a picture there may change: a terminal, and not one whose text ends up in the log of a CI run."""
     if os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no"):
         return False
+    return _is_terminal(file)
+
+
+def _is_terminal(file: Any) -> bool:
     try:
-        return file is not None and file.isatty()
-    except (AttributeError, ValueError):  # no such method, closed
+        return bool(file.isatty())
+    except (AttributeError, ValueError):  # none, no such method, closed
         return False
 
 
@@ -81,9 +85,11 @@ def size(file: IO[str] | None) -> tuple[int, int]:
 
 
 def is_ascii(file: Any) -> bool:
-    """Whether only ASCII can be trusted to be shown: by the stream's encoding, or as the locale ``C`` asks for."""
+    """Whether only ASCII can be trusted to be shown: by the stream's encoding, or by a terminal's locale, ``C``."""
     if not can_encode("\N{MIDDLE DOT}\N{MULTIPLICATION SIGN}\N{HORIZONTAL ELLIPSIS}\N{FULL BLOCK}", file):
         return True
+    if not _is_terminal(file):  # a notebook, a file
+        return False
     for name in ("LC_ALL", "LC_CTYPE", "LANG"):
         value = os.environ.get(name, "")
         if value and not (name == "LC_CTYPE" and value in _COERCED):

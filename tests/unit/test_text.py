@@ -452,6 +452,14 @@ def test_detail_needs_no_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     assert view._detail
 
 
+def test_the_locale_says_nothing_of_notebooks_and_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    PlainOutput().write([line("out")])
+    assert capsys.readouterr().out == "[worker 1 · item 17] out\n"
+
+
 def test_a_stream_that_is_closed_or_none_is_no_terminal() -> None:
     closed = io.StringIO()
     closed.close()
