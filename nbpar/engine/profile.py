@@ -38,8 +38,16 @@ Stack = tuple[int, ...]
 
 
 class _Spent(NamedTuple):
-    seconds: float
+    """Time on a stack: where its lines are sure, and where its functions are; how often it was seen from outside."""
+
+    sure_s: float
+    unsure_s: float
+    n_samples: int
     n_looks: int
+
+    @property
+    def seconds(self) -> float:
+        return self.sure_s + self.unsure_s
 
 
 class Merged:
@@ -53,10 +61,10 @@ class Merged:
     Examples
     --------
     >>> merged = Merged(lambda file: None)
-    >>> merged.add(0, zlib.compress(b'["", [["f", "/home/me/model.py", 3]], [[500000, 480, 0, 4]], []]'))
+    >>> merged.add(0, zlib.compress(b'["", [["f", "/home/me/model.py", 3]], [[500000, 0, 480, 40, 0, 4]], []]'))
     ''
     >>> print(merged.profile().tree)
-    0.50 s  100 %  f  model.py:3
+    0.50 s  100%  f  model.py:3
     """
 
     def __init__(self, name_cell: Callable[[str], str | None]) -> None:
@@ -92,24 +100,26 @@ class Merged:
         return self._profile
 
     def _read(self, numbers: list[int], rows: Iterable[list[int]]) -> Iterable[tuple[Stack, _Spent]]:
-        for micros, n_looks, *parts in rows:
+        for sure_us, unsure_us, n_samples, n_looks, *parts in rows:
             places = ((numbers[frame], line) for frame, line in zip(parts[::2], parts[1::2], strict=True))
             stack = tuple(self._places.setdefault(place, len(self._places)) for place in places)
-            yield stack, _Spent(micros / 1e6, n_looks)
+            yield stack, _Spent(sure_us / 1e6, unsure_us / 1e6, n_samples, n_looks)
 
     def _make(self) -> Profile:
         frames, places = list(self._frames), list(self._places)
         files = {file: _File.of(file, self._name_cell(file)) for _, file, _ in frames}
         total_s = sum(spent.seconds for spent in self._stacks.values())
-        by_line: dict[tuple[str, int], float] = {}
-        by_frames: dict[tuple[int, ...], float] = {}
+        by_functions: dict[tuple[int, ...], list[tuple[Stack, _Spent]]] = {}
         for stack, spent in self._stacks.items():
-            at = [places[number] for number in stack]
-            for key in {(frames[frame][1], line) for frame, line in at}:  # once, however often it recurs
-                if files[key[0]].is_own and key[1]:
-                    by_line[key] = by_line.get(key, 0.0) + spent.seconds
-            functions = tuple(frame for frame, _ in at)
-            by_frames[functions] = by_frames.get(functions, 0.0) + spent.seconds
+            by_functions.setdefault(tuple(places[number][0] for number in stack), []).append((stack, spent))
+        by_frames = {functions: sum(one.seconds for _, one in same) for functions, same in by_functions.items()}
+        by_line: dict[tuple[str, int], float] = {}
+        for same in by_functions.values():
+            for stack, seconds in _with_lines(same):
+                at = {places[number] for number in stack}
+                for key in {(frames[frame][1], line) for frame, line in at}:  # once, however often it recurs
+                    if files[key[0]].is_own and key[1]:
+                        by_line[key] = by_line.get(key, 0.0) + seconds
         lines = [
             HotLine(files[file].name, line, linecache.getline(file, line).strip()[:200], seconds / total_s)
             for (file, line), seconds in by_line.items()
@@ -121,7 +131,7 @@ class Merged:
         lines.sort(key=lambda one: one.place not in cells)  # stable: the hottest stay first
         return Profile(
             duration_s=total_s,
-            n_samples=sum(spent.n_looks for spent in self._stacks.values()),
+            n_samples=sum(spent.n_samples for spent in self._stacks.values()),
             lines=tuple(lines),
             tree=_draw(_Node.of(by_frames), frames, files, total_s),
             frames=tuple(frames),
@@ -192,7 +202,18 @@ _OWN_FOLDER = str(Path(__file__).parents[1])
 
 def _add(stacks: dict[Stack, _Spent], stack: Stack, spent: _Spent) -> None:
     known = stacks.get(stack)
-    stacks[stack] = spent if known is None else _Spent(known.seconds + spent.seconds, known.n_looks + spent.n_looks)
+    if known is not None:
+        sure_s, unsure_s = known.sure_s + spent.sure_s, known.unsure_s + spent.unsure_s
+        spent = _Spent(sure_s, unsure_s, known.n_samples + spent.n_samples, known.n_looks + spent.n_looks)
+    stacks[stack] = spent
+
+
+def _with_lines(same: list[tuple[Stack, _Spent]]) -> Iterable[tuple[Stack, float]]:
+    """Stacks of the same functions that differ in their lines: what is not sure goes to the lines as they were seen."""
+    n_looks = sum(spent.n_looks for _, spent in same)
+    unsure_s = sum(spent.unsure_s for _, spent in same)
+    for stack, spent in same:
+        yield stack, spent.sure_s + (unsure_s * spent.n_looks / n_looks if n_looks else spent.unsure_s)
 
 
 def _cut(stacks: dict[Stack, _Spent]) -> dict[Stack, _Spent]:
@@ -257,7 +278,7 @@ def _draw(root: _Node, frames: list[Frame], files: dict[str, _File], total_s: fl
         node, head, below = todo.pop()
         name, file, first = frames[node.frame]
         place = "" if file == "<built-in>" else f"  {files[file].name}:{first}"
-        seconds, share = f"{node.seconds:.2f} s", f"{100 * node.seconds / total_s:.0f} %"
+        seconds, share = f"{node.seconds:.2f} s", f"{100 * node.seconds / total_s:.0f}%"
         row = f"{head}{seconds}  {share}  {name[:MAX_NAME]}{place}"
         n_bytes += len(row.encode("utf-8", "replace")) + 1
         if n_bytes > MAX_TREE_BYTES - 10:

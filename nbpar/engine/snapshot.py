@@ -158,7 +158,7 @@ class Profile(NamedTuple):
     stacks: tuple[tuple[float, tuple[int, ...]], ...] = ()
 
     def __str__(self) -> str:
-        rows = [f"{100 * one.share:4.0f} %  {one.place}, line {one.line}: {one.source.strip()}" for one in self.lines]
+        rows = [f"{100 * one.share:4.0f}%  {one.place}, line {one.line}: {one.source.strip()}" for one in self.lines]
         return "\n".join([f"{self.duration_s:.2f} s in tasks, {self.n_samples:,} samples", *rows, "", self.tree])
 
     def __repr__(self) -> str:

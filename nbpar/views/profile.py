@@ -51,9 +51,8 @@ def to_html(profile: Profile, n_bytes: int = HTML_BYTES) -> str:
     half = (n_bytes - 800) // 2
     rows = list(_within(half, (_row(line) for line in profile.lines)))
     if rows:
-        table = (
-            f'<table style="table-layout:auto;border:0;border-collapse:collapse;margin:2px 0">{"".join(rows)}</table>'
-        )
+        style = "table-layout:auto;border:0;border-collapse:collapse;margin:2px 0"
+        table = f'<table style="{style}">{"".join(rows)}</table>'
         parts.append(f'<div style="overflow-x:auto">{table}</div>')
     tree = "\n".join(_within(half, (escape(row, 200, multiline=True) for row in profile.tree.split("\n"))))
     if tree:
@@ -71,14 +70,14 @@ def to_lines(profile: Profile) -> Iterator[str]:
     Examples
     --------
     >>> line = HotLine("cell 3", 2, "y = step(x)", 0.75)
-    >>> print(*to_lines(Profile(1.0, 900, (line,), "1.00 s  100 %  f  cell 3:1")), sep="\n")
+    >>> print(*to_lines(Profile(1.0, 900, (line,), "1.00 s  100%  f  cell 3:1")), sep="\n")
     profile: 1.0 s in tasks, 900 samples
-       75 %  cell 3, line 2:  y = step(x)
-      1.00 s  100 %  f  cell 3:1
+       75%  cell 3, line 2:  y = step(x)
+      1.00 s  100%  f  cell 3:1
     """
     yield f"profile: {_head(profile)}"
     for line in profile.lines[:MAX_TEXT_LINES]:
-        yield f"  {100 * line.share:3.0f} %  {_place(line)}:  {clean(line.source, 60)}"
+        yield f"  {100 * line.share:3.0f}%  {_place(line)}:  {clean(line.source, 60)}"
     rows = profile.tree.split("\n") if profile.tree else []
     for row in rows[:MAX_TEXT_TREE]:
         yield "  " + clean(row, 98, multiline=True)
@@ -98,7 +97,7 @@ def _place(line: HotLine) -> str:
 
 def _row(line: HotLine) -> str:
     return (
-        f'{_ROW}<td style="{_CELL};text-align:right">{100 * line.share:.0f}&#160;%</td>'
+        f'{_ROW}<td style="{_CELL};text-align:right">{100 * line.share:.0f}%</td>'
         f'<td style="{_CELL}"><code style="{_CODE};color:#d9691e">{_bar(line.share)}</code></td>'
         f'<td style="{_CELL}">{escape(_place(line))}</td>'
         f'<td style="{_CELL}"><code style="{_CODE}">{escape(line.source, 100)}</code></td></tr>'

@@ -4,14 +4,16 @@ Owns :class:`Sampler`, one for each job and worker that is asked for it, running
 by :mod:`nbpar.worker.main`, :mod:`nbpar.backends.threads` and :mod:`nbpar.backends.serial`; what it tells is put
 together by :mod:`nbpar.engine.profile`. pyinstrument is imported with the first sampler.
 
-pyinstrument looks at calls and returns, so it has the name of each C function that takes time. But a loop that calls
-nothing gives it nothing to look at: it charges the loop to the line of the next call or return. So a thread looks at
-such stretches from outside, and their time is shared out among the lines it saw. It also tells what there is about once
-a second, whatever the task does: a worker that dies takes little with it.
+pyinstrument looks at calls and returns, so it knows each function, those in C too, and its time. But it charges what
+calls nothing, a loop, say, to the line of the next call or return. So a thread looks from outside as well, at any
+moment: which lines of a function took its time is taken from these looks where there are any (over the whole job, by
+:mod:`nbpar.engine.profile`). The thread also tells what there is about once a second, whatever the task does: a worker
+that dies takes little with it.
 
 What is told is JSON, compressed: ``[note, frames, stacks, pending]``. A frame is ``[function, file, first line]``, a
-stack ``[microseconds, looks, frame, line, frame, line, ...]`` from the task's function inwards. What is pending (a
-stretch under way) is told once more with the next message.
+stack ``[microseconds, microseconds of which the lines are not sure, samples, looks from outside, frame, line, frame,
+line, ...]`` from the task's function inwards. What is pending (a stretch under way) is told once more with the next
+message.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ WATCH_S = 0.004
 """Between two looks from outside; each may take the GIL from the task for some microseconds."""
 
 LONG_S = 0.003
-"""A stretch without calls that is worth a look from outside."""
+"""A C function that held the GIL for so long: the look that waited for it says nothing of what came after."""
 
 TELL_S = 1.0
 TELL_SHARE = 0.05
@@ -52,6 +54,10 @@ MAX_RECORDS, MAX_LOOKS = 5_000, 200
 MAX_STACKS, MAX_DEPTH = 500, 80
 """Of one message, which keeps it below some 100 KB. Stacks are cut at their inner ends, their time stays."""
 
+N_LOOKING = 6
+_LOOKERS = (f"pyinstrument{os.sep}stack_sampler.py", f"nbpar{os.sep}worker{os.sep}main.py", __file__)
+"""What may run on top of a task: pyinstrument as it looks, the handler of an interrupt. So many frames at most."""
+
 _RUNNERS = ("_run_one\0", "_run_quickly\0")
 _BUILT_IN = "<built-in>"
 _OWN_FILES = frozenset(module.__file__ for module in (execute, context, board, exceptions))
@@ -60,6 +66,9 @@ _OWN_CALLS = frozenset({"isinstance", "len", "list.append", "list.extend", "min"
 
 Stack = tuple[str, ...]
 """What pyinstrument says of each frame, from the outermost inwards."""
+
+_Found = dict[Stack, list[float]]
+"""Seconds, seconds of which the lines are not sure, samples, looks from outside."""
 
 _samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
 
@@ -102,7 +111,7 @@ class Sampler:
         self._lock = threading.Lock()  # guards all that follows
         self._looks: list[tuple[float, Stack]] = []
         self._look_every_s = WATCH_S
-        self._found: dict[Stack, list[float]] = {}  # seconds, looks
+        self._found: _Found = {}
         self._unsaid_s = self._said_s = 0.0
         self._told_s = time.perf_counter()
         self._had_pending = False
@@ -209,17 +218,18 @@ class Sampler:
             if (stack := self._stack_now()) is not None:
                 self._saw(stack, self._carried_s + now_s - self._last_s, None)
                 self._carried_s = 0.0
-        elif now_s - self._last_s > LONG_S:
-            if (stack := self._stack_now()) is not None:
-                self._looks.append((now_s, self._own(stack)))
-            if len(self._looks) >= MAX_LOOKS:
+        elif (stack := self._stack_now()) is not None:
+            self._looks.append((now_s, self._own(stack)))
+            if self._looks[0][0] <= self._last_s:
+                self._look_every_s = WATCH_S
+                if len(self._looks) >= MAX_LOOKS:
+                    self._take_over()
+            elif len(self._looks) >= MAX_LOOKS:  # all in one stretch
                 del self._looks[::2]
                 self._look_every_s = min(2 * self._look_every_s, TELL_S / 4)
-        else:
-            self._look_every_s = WATCH_S
         if now_s - self._told_s >= TELL_S:
             self._take_over()
-            pending: dict[Stack, list[float]] = {}
+            pending: _Found = {}
             _share_out(pending, now_s - self._last_s, [stack for _, stack in self._looks])
             if self._found or pending:
                 self._say(pending)
@@ -234,20 +244,29 @@ class Sampler:
     # --- with the lock ------------------------------------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """Add up the records so far; the time of stretches without calls goes to the lines that were seen in them."""
+        """Add up the records so far; the time of a record goes to the lines that were seen in it from outside."""
         records, self._records = self._records, []
         at, looks = 0, self._looks
+        blocked_s = 0.0  # until then no look could be had
         for now_s, seconds, frames in records:
             stack = self._own(frames)
             inside: list[Stack] = []
             while at < len(looks) and looks[at][0] <= now_s:
-                if looks[at][0] > now_s - seconds:
+                if looks[at][0] > max(now_s - seconds, blocked_s):
                     inside.append(looks[at][1])
                 at += 1
-            # What ends as a C function returns was in that function: its call was a moment to look, too.
-            if seconds < LONG_S or not inside or (stack and _BUILT_IN in stack[-1]):
-                inside = [stack]
-            self._unsaid_s += _share_out(self._found, seconds, inside)
+            if self._only_watch or (stack and _BUILT_IN in stack[-1]):
+                # It was in that C function: its call was a moment to look, too.
+                self._unsaid_s += _share_out(self._found, seconds, [stack], n_looks=0)
+                if seconds > LONG_S:
+                    blocked_s = now_s + INTERVAL_S
+            elif inside:
+                self._unsaid_s += _share_out(self._found, seconds, inside)
+            elif stack:
+                entry = self._found.setdefault(stack, [0.0, 0.0, 0, 0])
+                entry[1] += seconds
+                entry[2] += 1
+                self._unsaid_s += seconds
         del looks[:at]
 
     def _own(self, frames: list[str]) -> Stack:
@@ -258,9 +277,14 @@ class Sampler:
         function, file, _ = inner[2].split("\0", 2)
         if file in _OWN_FILES or (file == _BUILT_IN and function in _OWN_CALLS):
             return ()
-        return tuple(inner[2 : 2 + MAX_DEPTH])
+        end = len(inner)
+        for at in range(max(3, end - N_LOOKING), end):
+            if _file_of(inner[at]).endswith(_LOOKERS):
+                end = at
+                break
+        return tuple(inner[2 : min(end, 2 + MAX_DEPTH)])
 
-    def _say(self, pending: dict[Stack, list[float]]) -> None:
+    def _say(self, pending: _Found) -> None:
         data = _packed("", _bounded(self._found), _bounded(pending))
         self._found = {}
         self._said_s += self._unsaid_s
@@ -296,42 +320,42 @@ def _file_of(frame: str) -> str:
     return frame.split("\0", 2)[1]
 
 
-def _share_out(into: dict[Stack, list[float]], seconds: float, stacks: list[Stack]) -> float:
+def _share_out(into: _Found, seconds: float, stacks: list[Stack], n_looks: int = 1) -> float:
     """Add a stretch of time, in equal parts, to the stacks seen in it; how much of it was the task's."""
     own_s = 0.0
     for stack in stacks:
         if stack:
-            entry = into.setdefault(stack, [0.0, 0])
+            entry = into.setdefault(stack, [0.0, 0.0, 0, 0])
             entry[0] += seconds / len(stacks)
-            entry[1] += 1
+            entry[2] += 1
+            entry[3] += n_looks
             own_s += seconds / len(stacks)
     return own_s
 
 
-def _bounded(found: dict[Stack, list[float]]) -> dict[Stack, list[float]]:
+def _bounded(found: _Found) -> _Found:
     """At most `MAX_STACKS`: those that took least are cut at their inner ends, so that they become the same."""
     for depth in (20, 5, 1, 0):
         if len(found) <= MAX_STACKS:
             break
-        ordered = sorted(found.items(), key=lambda item: -item[1][0])
+        ordered = sorted(found.items(), key=lambda item: -item[1][0] - item[1][1])
         found = dict(ordered[: MAX_STACKS // 2])
-        for stack, (seconds, n) in ordered[MAX_STACKS // 2 :]:
+        for stack, spent in ordered[MAX_STACKS // 2 :]:
             # At last the function alone, without its line: tasks have but one.
-            entry = found.setdefault(stack[:depth] or (stack[0].partition("\1")[0],), [0.0, 0])
-            entry[0] += seconds
-            entry[1] += n
+            shorter = stack[:depth] or (stack[0].partition("\1")[0],)
+            found[shorter] = [a + b for a, b in zip(found.get(shorter, (0.0, 0.0, 0, 0)), spent, strict=True)]
     return found if len(found) <= MAX_STACKS else dict(list(found.items())[:MAX_STACKS])
 
 
-def _packed(note: str, found: dict[Stack, list[float]], pending: dict[Stack, list[float]]) -> bytes:
+def _packed(note: str, found: _Found, pending: _Found) -> bytes:
     """See this module's docstring."""
     numbers: dict[str, int] = {}
     frames: list[tuple[str, str, int]] = []
 
-    def rows(stacks: dict[Stack, list[float]]) -> list[list[int]]:
+    def rows(stacks: _Found) -> list[list[int]]:
         made = []
-        for stack, (seconds, n) in stacks.items():
-            row = [round(seconds * 1e6), int(n)]
+        for stack, (sure_s, unsure_s, n_samples, n_looks) in stacks.items():
+            row = [round(sure_s * 1e6), round(unsure_s * 1e6), int(n_samples), int(n_looks)]
             for frame in stack:
                 identifier, *attributes = frame.split("\1")
                 owner = next((one[1:] + "." for one in attributes if one.startswith("c")), "")
