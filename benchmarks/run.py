@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results.workloads = [w(n_workers=n_workers, is_quick=chosen.quick) for w in WORKLOADS if w.name in chosen.only]
     for names in _stages(chosen.peers):
         _run_stage(names, results)
-    if not chosen.no_costs:
+    if results.workloads and not chosen.no_costs:
         print("=== CPU and memory, each library in a process of its own", flush=True)
         problems = collect(results.figures, chosen.peers, n_workers=n_workers, is_quick=chosen.quick)
         results.remarks.update(problems)

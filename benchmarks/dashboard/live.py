@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.dashboard.paints import latencies_s, observe, paints, percentile
-from benchmarks.dashboard.replay import NOTHING
 from tests.browser.harness import Server
 
 if TYPE_CHECKING:
@@ -24,18 +23,18 @@ _PLACES = {
 
 
 class Live(NamedTuple):
-    """What a display took, a second, and how late it was; NaN where there was nothing to see.
+    """What a display took, a second, and how late it was.
 
     Attributes
     ----------
-    fed_share : float
-        Of a core, for the kernel's process: what it takes more than with nothing shown is the cost of showing.
+    core_share : float
+        Of a core, for the kernel's process: without the thread that feeds it, and without the folding of events.
     drawing_share : float
-        Of a core, for the thread that draws.
+        Of that, the thread that draws.
     """
 
     messages_per_s: float
-    fed_share: float
+    core_share: float
     drawing_share: float
     p50_s: float
     p95_s: float
@@ -50,19 +49,13 @@ def measure(server: Server, browser: Browser, way: str, size: dict[str, Any]) ->
     try:
         notebook.run(0)
         notebook.run_cell(1)
-        painted = []
-        limit_s = 4 * size["duration_s"] + 60
-        if way == NOTHING:
-            notebook.wait_cell(1, limit_s)
-        else:
-            place = notebook.output_area(1).locator(_PLACES[way]).first
-            place.wait_for(state="attached")
-            observe(place)
-            notebook.wait_cell(1, limit_s)
-            painted = paints(place)
+        place = notebook.output_area(1).locator(_PLACES[way]).first
+        place.wait_for(state="attached")
+        observe(place)
+        notebook.wait_cell(1, timeout_s=4 * size["duration_s"] + 60)
         if not path.exists():
             raise RuntimeError(f"the replay failed: {notebook.text(1)[-500:]}")
-        return sum_up(json.loads(path.read_text(encoding="utf-8")), painted)
+        return sum_up(json.loads(path.read_text(encoding="utf-8")), paints(place))
     finally:
         notebook.close()
 
@@ -71,10 +64,12 @@ def sum_up(record: dict[str, Any], painted: list[tuple[float, int]]) -> Live:
     """The figures of one run, from what kernel and page have noted."""
     late_s = latencies_s(record["reached"], painted)
     cpu_s, spent_s = record["cpu_s"], record["spent_s"]
-    drawing_s = cpu_s.get("nbpar-ticker", 0.0) + cpu_s.get("updater", 0.0)
+    folding_s = cpu_s.get("folding", 0.0)
+    shown_s = cpu_s["process"] - cpu_s.get("feeder", 0.0) - folding_s
+    drawing_s = cpu_s.get("nbpar-ticker", 0.0) + cpu_s.get("updater", 0.0) - folding_s
     return Live(
         messages_per_s=sum(record["n_messages"].values()) / spent_s,
-        fed_share=cpu_s["process"] / spent_s,
+        core_share=shown_s / spent_s,
         drawing_share=drawing_s / spent_s,
         p50_s=percentile(late_s, 0.5),
         p95_s=percentile(late_s, 0.95),
