@@ -18,6 +18,9 @@ __all__ = ["Latch", "Waiters", "until_done"]
 _LOOK_S = 1.0
 """A waiter looks by itself so often: the one that was to pass the wake-up on may have been interrupted."""
 
+_WAKE_S = 0.2
+"""An event loop wakes so often."""
+
 
 class Latch:
     """Set once; any number of threads wait for it."""
@@ -95,4 +98,5 @@ async def until_done(add_done_callback: Callable[[Callable[[Any], None]], None])
             loop.call_soon_threadsafe(tell)
 
     add_done_callback(wake)
-    await over
+    while not over.done():  # ipykernel hears of an interrupt when the loop next wakes: it has to, now and then
+        await asyncio.wait((over,), timeout=_WAKE_S)

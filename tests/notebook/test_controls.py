@@ -216,6 +216,23 @@ def test_interrupt_ends_the_wait_for_a_job_and_the_click_that_follows_the_job(se
     assert session.evaluate("job.wait(20) and job.status") == "cancelled"
 
 
+@pytest.mark.parametrize("wait", ["await job", "job.result()"])
+def test_stop_button_ends_a_wait_at_once_and_the_job_goes_on(session: Kernel, wait: str) -> None:
+    job = Job(session)
+    job.begin().wait()
+    card = cards(session)[-1]
+    cell = session.start(wait)
+    card.wait_scene(cell_is_running=True)
+    session.interrupt()  # and no other message, which would wake the kernel's loop
+    error = cell.wait(10).error
+    assert error is not None
+    if wait == "job.result()":
+        assert error.traceback == f"Interrupted: this cell does not wait for {job.gate} any more"
+    assert session.evaluate("job.status") == "running"
+    job.open()
+    assert session.run("job.result()").value == "[0, 10, 20, 30]"
+
+
 def test_other_work_in_the_cell_is_not_taken_for_waiting(session: Kernel) -> None:
     job, gate = Job(session), Job(session)
     cell = job.begin(f"job = nbpar.map_async({{call}})\nwait_for({gate.gate!r})")
