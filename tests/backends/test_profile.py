@@ -206,3 +206,22 @@ with nbpar.WorkerPool(n_workers=1) as pool:
     assert loaded(0) == ["nbpar.engine.profile"]
 """
     run_script(code)
+
+
+def test_a_traced_thread_runs_on_after_a_job_of_threads() -> None:
+    """A chunk's end left the interpreter's flag of pending exceptions set: in 3.11 traced threads waited for ever."""
+    code = """
+import sys, threading
+import nbpar
+with nbpar.WorkerPool(n_workers=2, start_method="threads") as pool:
+    pool.map(abs, range(4))
+def traced():
+    sys.settrace(lambda *_: None)
+    (lambda: None)()
+    sys.settrace(None)
+thread = threading.Thread(target=traced, daemon=True)
+thread.start()
+thread.join(10)
+assert not thread.is_alive()
+"""
+    run_script(code)

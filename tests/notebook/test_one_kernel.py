@@ -180,6 +180,16 @@ def test_an_idle_worker_that_is_killed_is_replaced(session: Kernel) -> None:
     assert session.run("nbpar.map(lambda x: x + 1, range(3))").value == "[1, 2, 3]"
 
 
+def test_a_profile_shows_the_lines_of_the_cell(session: Kernel) -> None:
+    cell = session.run("%%parallel --profile -o sums each n in [300_000] * 4\nx = 0\nfor i in range(n):\n    x += i\nx")
+    page = str(cell.displays[-1]["text/html"])
+    assert f"cell {cell.execution_count}, line 4" in page, page
+    assert "x += i" in page
+    text = str(cell.displays[-1]["text/plain"])
+    assert f"cell {cell.execution_count}, line 4:  x += i" in text
+    assert session.evaluate("nbpar.jobs()[-1].profile.lines[0].source") == "x += i"
+
+
 def test_an_interrupt_ends_the_map_with_one_line_and_keeps_results(session: Kernel) -> None:
     cell = session.start(
         "def slow(x):\n"
