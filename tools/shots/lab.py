@@ -134,6 +134,7 @@ def failing(studio: Studio) -> Iterator[tuple[str, bytes]]:
     with studio.notebook(cells.SETUP, cells.FAILING) as notebook:
         notebook.run_cell(1)
         wait_for_tasks(notebook, 1, int(0.65 * cells.N_STATIONS))
+        notebook.output_area(1).locator(".nbpar-failure > summary").first.click()  # its traceback
         yield "failing", picture(cell(notebook, 1))
         notebook.interrupt()
         notebook.wait_cell(1)

@@ -77,8 +77,8 @@ def _colour(name: str) -> str:
 def take(browser: Browser, scale: float) -> Iterator[tuple[str, bytes]]:
     """Run the script in a terminal and take the picture in the middle."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "stations.py").write_text(cells.TERMINAL, encoding="utf-8")
-        lines = [[("$ python stations.py", "default", True)], *_in_the_middle(folder)]
+        Path(folder, "download.py").write_text(cells.TERMINAL, encoding="utf-8")
+        lines = [[("$ python download.py", "default", True)], *_in_the_middle(folder)]
     page = browser.new_page(viewport={"width": 1000, "height": 700}, device_scale_factor=scale)
     page.set_content(page_of(lines))
     data = page.locator("#terminal").screenshot()
@@ -93,7 +93,7 @@ def _in_the_middle(folder: str) -> Styled:
     terminal = Terminal(COLUMNS, ROWS)
     slave = terminal.slave
     process = subprocess.Popen(
-        [sys.executable, "stations.py"],
+        [sys.executable, "download.py"],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -115,5 +115,5 @@ def _in_the_middle(folder: str) -> Styled:
 
 
 def _is_well_under_way(lines: Sequence[str]) -> bool:
-    found = re.search(rf"(\d+) of {cells.N_STATIONS}", "\n".join(lines))
-    return found is not None and int(found[1]) >= 0.6 * cells.N_STATIONS
+    found = re.search(r"(\d+) of (\d+) tasks", "\n".join(lines))
+    return found is not None and int(found[1]) >= 0.6 * int(found[2])
