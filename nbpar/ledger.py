@@ -76,7 +76,7 @@ class Ledger(Generic[R]):
         """See :class:`nbpar.backends.base.JobSink`."""
         with self._lock:
             self._state.apply(event)
-        if type(event) is LostUpdate or (type(event) is Note and event.aloud):  # to be read however short the job
+        if type(event) is LostUpdate:  # to be read however short the job
             self._display.begin()
 
     def gather_profile(self) -> None:
