@@ -74,11 +74,13 @@ def test_options_of_the_map() -> None:
         "on_error": "raise",
         "chunk_size": None,
         "checkpoint": None,
+        "profile": False,
         "name": "each " + "x" * 34 + "…",
         "progress": None,
     }
     line = (
-        "--timeout 2 --retries 3 --seed 4 --on-error skip --chunk-size 5 --checkpoint 'a b.db' --name n --no-progress"
+        "--timeout 2 --retries 3 --seed 4 --on-error skip --chunk-size 5 --checkpoint 'a b.db' --profile --name n "
+        "--no-progress"
     )
     assert map_options(read(line), "other") == {
         "timeout": 2.0,
@@ -87,6 +89,7 @@ def test_options_of_the_map() -> None:
         "on_error": "skip",
         "chunk_size": 5,
         "checkpoint": "a b.db",
+        "profile": True,
         "name": "n",
         "progress": False,
     }
