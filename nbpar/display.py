@@ -26,6 +26,9 @@ __all__ = ["Display", "Lines", "picture", "show", "watch_job", "watch_lines"]
 
 MAX_LINE_BYTES = 1 << 20
 
+MAX_RECENT, MAX_RECENT_LENGTH = 200, 1000
+"""Lines, and characters of each, that are kept for a view which comes later; a card shows as many."""
+
 
 class Lines:
     """Lines of output that wait to be shown; the dispatcher's thread writes, the ticker's takes."""
@@ -34,8 +37,9 @@ class Lines:
         self._lines: deque[OutputLine] = deque()
         self._n_bytes = 0
         self._n_dropped = 0
+        self._recent: deque[OutputLine] = deque(maxlen=MAX_RECENT)
         self._followers: list[Lines] = []
-        self._lock = threading.Lock()  # guards the four above
+        self._lock = threading.Lock()  # guards the five above
 
     def put(self, line: OutputLine) -> None:
         """Add a line, or count it as dropped."""
@@ -45,13 +49,17 @@ class Lines:
             else:
                 self._lines.append(line)
                 self._n_bytes += len(line.text) + 50
+            if len(line.text) <= MAX_RECENT_LENGTH:
+                self._recent.append(line)
             for follower in self._followers:
                 follower.put(line)
 
     def follow(self) -> Lines:
-        """The lines from now on once more, for a further view."""
+        """The last lines and those from now on once more, for a further view."""
         follower = Lines()
         with self._lock:
+            for line in self._recent:
+                follower.put(line)
             self._followers.append(follower)
         return follower
 

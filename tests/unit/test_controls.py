@@ -110,7 +110,7 @@ def test_a_view_that_begins_after_the_end_is_ended() -> None:
     assert view.calls == ["open failed", "close failed"]
 
 
-def test_a_further_view_gets_the_lines_from_then_on() -> None:
+def test_a_further_view_gets_the_last_lines_and_those_from_then_on() -> None:
     def line(text: str) -> OutputLine:
         return OutputLine(0, None, "stdout", text)
 
@@ -119,7 +119,11 @@ def test_a_further_view_gets_the_lines_from_then_on() -> None:
     further = lines.follow()
     lines.put(line("after"))
     assert [one.text for one in lines.take()] == ["before", "after"]
-    assert [one.text for one in further.take()] == ["after"]
+    assert [one.text for one in further.take()] == ["before", "after"]
+    for i in range(1000):
+        lines.put(line(str(i)))
+    lines.put(line("long" * 1000))
+    assert [one.text for one in lines.follow().take()] == [str(i) for i in range(800, 1000)]
 
 
 @pytest.mark.parametrize(
