@@ -54,8 +54,8 @@ _STUB = """async (source) => {
   };
   window.again = (i) => { // a second view of a card's job
     const el = document.createElement("div");
+    widget.render({ model: window.cards[i].model, el }); // it is drawn before it is in the page
     document.querySelector("main").append(el);
-    widget.render({ model: window.cards[i].model, el });
   };
   window.replay = ([first, ...messages]) => { // what a front end knows after these
     const job = new Job({ get: () => first, on: () => {}, send: () => {} });

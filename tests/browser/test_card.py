@@ -566,6 +566,17 @@ def test_the_front_end_keeps_what_the_kernel_keeps(open_gallery: OpenGallery) ->
     assert kept["failures"] == full["failures"]
 
 
+def test_a_card_that_was_drawn_before_it_is_in_the_page_has_its_colours(open_gallery: OpenGallery) -> None:
+    gallery = open_gallery(width=1000)
+    card = gallery.show(job())
+    gallery.page.evaluate("() => window.again(0)")
+    card.root = gallery.page.locator(".nbpar-card").nth(1)
+    expect(card.root).to_be_visible()
+    card.update(job(elapsed_s=8.1))
+    assert colours(card)["#3b7dd8"] >= 50
+    assert "#000000" not in {colour for colour, n in colours(card).items() if n > 20}
+
+
 def test_two_views_of_a_job_show_the_same_and_ask_once(open_gallery: OpenGallery) -> None:
     gallery = open_gallery()
     card = gallery.show(job())
