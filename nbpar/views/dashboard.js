@@ -48,11 +48,12 @@ const STYLE = `
 .nbpar-head { display: flex; align-items: center; gap: 12px; height: 26px; }
 .nbpar-name { flex: 1; min-width: 0; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .nbpar-hint { color: var(--warn-ink); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.nbpar-status { font-weight: 600; color: var(--task-ink); }
-.nbpar-status[data-status=done] { color: var(--ok-ink); }
-.nbpar-status[data-status=failed] { color: var(--fail-ink); }
-.nbpar-status[data-status=paused] { color: var(--warn-ink); }
-.nbpar-status[data-status=cancelled], .nbpar-status[data-status=waiting] { color: var(--soft); }
+/* Those of the picture that stays, in both themes: white on each is 4.5:1 at least. */
+.nbpar-status { font-weight: 600; color: #ffffff; background: #2b63b0; border-radius: 9px; padding: 0 9px; }
+.nbpar-status[data-status=done] { background: #1a7f5a; }
+.nbpar-status[data-status=failed] { background: #b3470a; }
+.nbpar-status[data-status=paused] { background: #8a5a00; }
+.nbpar-status[data-status=cancelled], .nbpar-status[data-status=waiting] { background: #5b6570; }
 .nbpar-card .nbpar-button { font-size: 12px; color: var(--ink); background: var(--chip); height: 24px; min-width: 58px;
   border: 1px solid var(--line); border-radius: 5px; padding: 0 10px; }
 .nbpar-card .nbpar-button:hover { border-color: var(--soft); }
@@ -1249,7 +1250,7 @@ class Card {
     this.job = job;
     this.redraw = redraw;
     this.size = "";
-    this.longest = {}; // text of each figure so far
+    this.longest = {}; // room of each figure, in characters
     const root = (this.root = make("div", "nbpar-card", el));
     root.setAttribute("role", "region");
     make("style", "", root, STYLE);
@@ -1330,8 +1331,9 @@ class Card {
       const kind = i === 0 ? "" : /failed$/.test(text) ? "failed" : /serial$/.test(text) ? "gain"
         : / left$|^took /.test(text) ? "time" : "rate";
       node.className = kind && `nbpar-${kind}`;
-      const longest = (this.longest[kind] = Math.max(this.longest[kind] || 0, text.length));
-      node.style.minWidth = `${0.86 * longest}ch`; // about what it takes: figures that change do not push the others
+      // About what it takes, for figures that change do not push the others; what was longer once is given up by and by.
+      const longest = (this.longest[kind] = Math.max((this.longest[kind] || 0) - 0.05, text.length));
+      node.style.minWidth = `${0.86 * longest}ch`;
       // The figure strong, its unit not: "312" "/s", "2.3 s" "left", "1,284" "of 2,000 tasks".
       const parts = text.match(kind === "time" ? /^(took )?(.*?)( left)?$/ : /^()(\S+)(.*)$/);
       const [, before, figure, after] = parts || [text, "", text, ""];
