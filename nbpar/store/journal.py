@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 import time
 import weakref
 import zlib
@@ -209,7 +210,8 @@ class Journal:
         connection, self._connection = self._connection, None
         _open_journals.discard(self)
         if connection is not None:
-            connection.close()
+            with _closing:
+                connection.close()
 
     def __del__(self) -> None:
         self.close()
@@ -249,11 +251,16 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
 
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 _inherited: list[Journal] = []  # what a fork got with its parent's memory
+# Held while a connection closes. Of two that close at once each takes the other for one that stays, and the log is left
+# beside the file. Reentrant: the garbage collector may close a journal at any moment.
+_closing = threading.RLock()
 
 
 def _keep_after_fork() -> None:
     """Never close the parent's connections in a child: that would let go of what the parent relies on."""
+    global _closing
     _inherited.extend(_open_journals)
+    _closing = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

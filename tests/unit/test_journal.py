@@ -110,6 +110,25 @@ def test_nothing_is_left_beside_a_closed_file(path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["sweep.db"]
 
 
+def test_nothing_is_left_beside_a_file_that_two_threads_close_at_once(path: Path) -> None:
+    for _ in range(100):
+        one = Journal(path)
+        one.begin("f", b"1", PARTS)
+        other = one.twin()
+        both = threading.Barrier(2)
+
+        def close(mine: Journal, both: threading.Barrier = both) -> None:
+            both.wait()
+            mine.close()
+
+        threads = [threading.Thread(target=close, args=(mine,)) for mine in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [file.name for file in path.parent.iterdir()] == ["sweep.db"]
+
+
 def test_a_journal_that_is_dropped_is_closed(path: Path) -> None:
     one = Journal(path)
     one.begin("f", b"1", PARTS)
