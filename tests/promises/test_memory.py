@@ -103,7 +103,7 @@ def test_worker_that_frees_what_it_used_stays(limited: Pool) -> None:
 
 
 def test_it_is_told_once_for_each_worker_when_every_task_leaves_too_much(limited: Pool) -> None:
-    pids = limited.map(leave, [230 * MB] * 6, chunk_size=1)
+    pids = limited.map(leave, [210 * MB] * 6, chunk_size=1)
     assert len(set(pids)) == 6
     assert len(nbpar.jobs()[-1].snapshot().notes) <= 2
 

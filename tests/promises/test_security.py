@@ -410,7 +410,7 @@ HOSTILE = [
     "\u202eevil\u202c\u2066isolated\u2069\u061c\u200e\u200f",
     "\ud800 \ufffe",
 ]
-TAGS = {"div", "strong", "span", "img", "table", "tr", "td", "th", "details", "summary", "code", "pre"}
+TAGS = {"div", "strong", "span", "img", "table", "tr", "td", "th", "details", "summary", "code", "pre", "p"}
 BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
