@@ -8,6 +8,7 @@ from benchmarks.studies.faults import Faults
 from benchmarks.studies.first_steps import FirstSteps
 from benchmarks.studies.growth import GrowthOfItems, GrowthOfTasks, GrowthOfWorkers
 from benchmarks.studies.machine import Machine
+from benchmarks.studies.profiling import Profiling
 
 __all__ = ["STUDIES", "Section", "Study"]
 
@@ -18,5 +19,6 @@ STUDIES: tuple[type[Study], ...] = (
     GrowthOfTasks,
     GrowthOfWorkers,
     GrowthOfItems,
+    Profiling,
     Dashboard,
 )
