@@ -30,9 +30,10 @@ LOOK_S = 0.001
 LIMIT_S = 30.0
 
 BUSY = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 import nbpar
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this in the background has it ignored
 folder, kind = pathlib.Path(sys.argv[1]), sys.argv[2]
 
 def task(x):
