@@ -481,8 +481,10 @@ def test_the_right_task_fails_and_all_else_is_as_before(
         place.try_it(Trial(pool, way, outcome(place, way, method), method, tmp_path, make_pool))
         is_as_before(pool)
         if way.name == "memory" and method in PROCESSES:
+            old = set(pool.pids().values())
             pool.restart()  # the worker's memory is limited from now on
             is_as_before(pool)
+            until(lambda: len(pool.pids()) == pool.n_workers and old.isdisjoint(pool.pids().values()))
 
 
 @pytest.mark.parametrize("method", PROCESSES)
