@@ -49,8 +49,10 @@ class Adviser:
         self._lost += new
         if not new:
             return None
-        from nbpar.engine.rules_pool import lost_update
-
+        try:
+            from nbpar.engine.rules_pool import lost_update
+        except OSError:  # no descriptor is free to read the file: it is told with the advice
+            return None
         return lost_update(new)
 
     def add_to(self, snapshot: Snapshot) -> Snapshot:
@@ -66,8 +68,10 @@ class Adviser:
         if (snapshot.ended or snapshot.elapsed_s >= self._next_s) and (
             snapshot.elapsed_s >= MIN_ELAPSED_S or self._lost
         ):
-            from nbpar.engine.advice import advise  # what most jobs end without
-
             self._next_s = snapshot.elapsed_s + PERIOD_S
+            try:
+                from nbpar.engine.advice import advise  # what most jobs end without
+            except OSError:  # as above: perhaps the next time
+                return snapshot
             self._advice = advise(snapshot)
         return snapshot._replace(advice=self._advice)

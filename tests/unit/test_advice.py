@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -436,3 +437,24 @@ def test_advice_never_raises_is_short_and_spares_short_jobs(made: Snapshot) -> N
 
 def test_fields_that_are_drawn_from_here_exist() -> None:
     assert {"facts", "repeated", "lost", "advice", "threads_cpu"} <= set(pictures.Snapshot._fields)
+
+
+class NoFileFree:
+    """What imports meet while no descriptor is free."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in ("nbpar.engine.advice", "nbpar.engine.rules_pool"):
+            raise OSError(24, "Too many open files", name)
+
+
+def test_advice_waits_for_a_free_descriptor_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    adviser, blocked = Adviser(), NoFileFree()
+    for name in ("nbpar.engine.advice", "nbpar.engine.rules_pool"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [blocked, *sys.meta_path])
+    assert adviser.heed(LostUpdate(1, ("cache",))) is None
+    seen = adviser.add_to(job(status="running"))
+    assert (seen.advice, seen.lost) == ((), ("cache",))
+    sys.meta_path.remove(blocked)
+    (said,) = adviser.add_to(job()).advice
+    assert said.startswith("`cache` was changed")
