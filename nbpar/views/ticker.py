@@ -124,6 +124,8 @@ class Watch:
     def _guard(self, draw: Callable[[], None]) -> None:
         try:
             draw()
+        except MemoryError:  # what a task in a pool of threads has taken: the next tick may find some again
+            pass
         except Exception:  # whatever a front end throws: the job is worth more than its picture
             self._over = True
             self._ticker.forget(self)

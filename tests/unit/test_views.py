@@ -534,6 +534,25 @@ def test_a_broken_view_is_logged_once_and_harms_nobody(caplog: pytest.LogCapture
     assert gone(own, thread)
 
 
+def test_a_view_is_drawn_again_when_there_is_memory_again() -> None:
+    own, view, fake = ticker.Ticker(tick_s=0.001), FakeView(), FakeJob()
+    n_asked, fake.now = 0, job()
+
+    def snapshot() -> Snapshot:
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked <= 5:
+            raise MemoryError  # a task of a pool of threads has it all
+        return fake.now
+
+    watch = own.watch(view, snapshot, fake.lines)
+    assert view.drawn.wait(WAIT_S)
+    assert n_asked >= 6
+    thread = own.thread
+    watch.finish()
+    assert gone(own, thread)
+
+
 def test_the_thread_lives_while_something_is_watched_and_starts_again() -> None:
     own, fake = ticker.Ticker(tick_s=0.001), FakeJob()
     fake.now = job()
