@@ -139,9 +139,10 @@ MIN_TURN_S = 0.0025
 """Of CPU time between two stops, times the threads that are busy. Python gives each a turn of 5 ms while others look
 for theirs; threads that are woken by a disk or a network do less before they stop again."""
 
-MIN_WAITS = 10.0
+MIN_WAITS = 16.0
 """A second, for each busy thread but one. One that waits for its turn looks 200 times a second whether it has come, and
-a tenth as often where others use all CPUs; threads that compute outside Python stop 2 times a second."""
+a tenth as often where others use all CPUs; threads that compute outside Python stop 2 times a second, and up to 12
+where CPUs are short."""
 
 
 def gil(snapshot: Snapshot) -> Found | None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbpar import engine
 from nbpar.engine import snapshot as pictures
 from nbpar.engine.advice import MAX_ADVICE, advise
 from nbpar.engine.adviser import MIN_ELAPSED_S, Adviser
@@ -449,8 +450,9 @@ class NoFileFree:
 
 def test_advice_waits_for_a_free_descriptor_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     adviser, blocked = Adviser(), NoFileFree()
-    for name in ("nbpar.engine.advice", "nbpar.engine.rules_pool"):
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("advice", "rules_pool"):
+        monkeypatch.setattr(engine, name, getattr(engine, name))  # an import binds it there, too
+        monkeypatch.delitem(sys.modules, f"nbpar.engine.{name}")
     monkeypatch.setattr(sys, "meta_path", [blocked, *sys.meta_path])
     assert adviser.heed(LostUpdate(1, ("cache",))) is None
     seen = adviser.add_to(job(status="running"))
