@@ -175,7 +175,8 @@ def test_pictures_are_whole_when_a_notebook_is_opened_again(
     notebook = reopen_notebook(path.name, app=app)
     script = "(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.trusted"
     assert notebook.page.evaluate(script, 1) == trusted
-    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+    # The server keeps the theme for the pages of other tests, which expect the light one.
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
         use_theme(notebook.page, theme)
         for index, name in PICTURES.items():
             area = notebook.output_area(index)
