@@ -58,8 +58,7 @@ def private_bytes(pid: int) -> int | None:
     if sys.platform != "linux":
         return _asked_of_psutil(pid)
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            _size, resident, shared, *_ = file.read().split()
+        _size, resident, shared, *_ = _read(f"/proc/{pid}/statm").split()
     except (OSError, ValueError):  # gone, or about to be
         return None
     return (int(resident) - int(shared)) * _page_bytes()
@@ -106,18 +105,18 @@ def read_usage(pid: int) -> Reading | None:
     if sys.platform != "linux":
         return _usage_from_psutil(pid)
     try:
-        _size, resident, shared, *_ = _read(f"/proc/{pid}/statm").split()
         after_name = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (OSError, ValueError):  # gone, or about to be
         return None
-    if after_name[0] in (b"Z", b"X"):
+    memory_bytes = private_bytes(pid)
+    if after_name[0] in (b"Z", b"X") or memory_bytes is None:
         return None
     cpu_s = (int(after_name[11]) + int(after_name[12])) / _ticks_per_s()
     try:
         main_s = int(_read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
     except (OSError, ValueError, IndexError):  # a system that was built without it
         main_s = cpu_s
-    return Reading((int(resident) - int(shared)) * _page_bytes(), cpu_s, max(0.0, cpu_s - main_s))
+    return Reading(memory_bytes, cpu_s, max(0.0, cpu_s - main_s))
 
 
 class Runnable(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nbpar.engine.events import LostUpdate, SentAgain
-from nbpar.engine.snapshot import Facts, Repeated, Snapshot, ThreadsCpu
+from nbpar.engine.snapshot import Facts, Snapshot, ThreadsCpu
 
 __all__ = ["MIN_ELAPSED_S", "Adviser"]
 
@@ -36,14 +36,14 @@ class Adviser:
         self.threads_cpu: ThreadsCpu | None = None
         self._facts: Facts | None = None
         self._lost: tuple[str, ...] = ()
-        self._repeated: dict[tuple[str, int], Repeated] = {}  # bounded by what the backend remembers of a job
+        self._repeated: dict[tuple[str, int], SentAgain] = {}  # bounded by what the backend remembers of a job
         self._next_s = 0.0
         self._advice: tuple[str, ...] = ()
 
     def heed(self, event: LostUpdate | SentAgain) -> str | None:
         """Take an event in; what is to be said aloud of it, if anything."""
         if isinstance(event, SentAgain):
-            self._repeated[event.what, event.n_bytes] = Repeated(*event)
+            self._repeated[event.what, event.n_bytes] = event
             return None
         new = tuple(name for name in event.names if name not in self._lost)
         self._lost += new

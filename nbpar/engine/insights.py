@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from nbpar.engine.snapshot import Bin, Lane, Slow, Snapshot, Status
+from nbpar.engine.events import SlowTask
+from nbpar.engine.snapshot import Bin, Lane, Snapshot, Status
 
 __all__ = ["Durations", "Insights", "WorkerRow", "insights_rows", "presence_s", "quantile_s", "speedup"]
 
@@ -86,7 +87,7 @@ class Insights:
         What the kernel took to pickle arguments and to rebuild results.
     durations : Durations or None
         Of the tasks; None before one has ended.
-    slowest : tuple of Slow
+    slowest : tuple of SlowTask
         At most five tasks with their items, the slowest first, of those that took over 1 ms.
     workers : tuple of WorkerRow
         One for each, by `worker_id`.
@@ -105,7 +106,7 @@ class Insights:
     received_bytes: int
     kernel_s: float
     durations: Durations | None
-    slowest: tuple[Slow, ...]
+    slowest: tuple[SlowTask, ...]
     workers: tuple[WorkerRow, ...]
 
     @classmethod
@@ -164,7 +165,7 @@ def speedup(snapshot: Snapshot) -> float:
     return snapshot.work_s / snapshot.elapsed_s if snapshot.elapsed_s > 0 else 0.0
 
 
-def _durations(bins: Sequence[Bin], slowest: Sequence[Slow]) -> Durations | None:
+def _durations(bins: Sequence[Bin], slowest: Sequence[SlowTask]) -> Durations | None:
     if not bins:
         return None
     longest_s = slowest[0].duration_s if slowest else quantile_s(bins, 1.0)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from nbpar.engine.events import SentAgain, SlowTask
 from nbpar.engine.figures import Found, count, percent, seconds, times
 from nbpar.engine.insights import quantile_s
-from nbpar.engine.snapshot import Facts, Lane, Repeated, Slow, Snapshot
+from nbpar.engine.snapshot import Facts, Lane, Snapshot
 from nbpar.sizes import in_words
 
 __all__ = ["few_tasks", "small_tasks", "straggler", "transfer"]
@@ -115,7 +116,7 @@ def transfer(snapshot: Snapshot) -> Found | None:
     return Found(shares.handling, f"{start} {what}: send only what is needed of them, or load them in the task")
 
 
-def _is_sent_again(one: Repeated, snapshot: Snapshot, shares: _Shares) -> bool:
+def _is_sent_again(one: SentAgain, snapshot: Snapshot, shares: _Shares) -> bool:
     """Whether it is most of what was sent, and was sent more often than each worker needs it."""
     return one.n_times > max(2, snapshot.n_workers) and 2 * one.n_bytes * one.n_times >= shares.sent_bytes
 
@@ -273,7 +274,7 @@ def _has_held(snapshot: Snapshot, median_s: float) -> Found | None:
     return None
 
 
-def _held(snapshot: Snapshot, slow: Slow, end_s: float, held_s: float, median_s: float) -> str:
+def _held(snapshot: Snapshot, slow: SlowTask, end_s: float, held_s: float, median_s: float) -> str:
     took = f"item {slow.task_index:,} took {seconds(slow.duration_s)}, {times(slow.duration_s, median_s)}"
     others = "the other worker waited" if len(snapshot.lanes) == 2 else "the other workers waited"
     was_early = end_s - slow.duration_s <= EARLY_SHARE * snapshot.elapsed_s

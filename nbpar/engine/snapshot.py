@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from nbpar.engine.events import Failure, OutputLine
+from nbpar.engine.events import Failure, OutputLine, SentAgain, SlowTask
 
 __all__ = [
     "Bin",
@@ -18,8 +18,6 @@ __all__ = [
     "HotLine",
     "Lane",
     "Profile",
-    "Repeated",
-    "Slow",
     "Snapshot",
     "Span",
     "Status",
@@ -97,29 +95,12 @@ class Times(NamedTuple):
     exit_s: float = 0.0
 
 
-class Slow(NamedTuple):
-    """One of a job's slowest tasks."""
-
-    task_index: int
-    duration_s: float
-    worker_id: int
-    item_repr: str
-
-
 class Bin(NamedTuple):
     """How many tasks took from `from_s` up to `to_s` seconds."""
 
     from_s: float
     to_s: float
     n_tasks: int
-
-
-class Repeated(NamedTuple):
-    """The same large buffer travelled to the workers again and again within one job."""
-
-    what: str
-    n_bytes: int
-    n_times: int
 
 
 class HotLine(NamedTuple):
@@ -293,11 +274,11 @@ class Snapshot(NamedTuple):
         The notes that have to be read even where no picture is drawn.
     durations : tuple of Bin
         Histogram of the tasks' durations, by logarithmic steps; empty bins at both ends left out.
-    slowest : tuple of Slow
+    slowest : tuple of SlowTask
         At most five, the slowest first.
     kernel_s : float
         What the kernel took to pickle arguments and to rebuild results.
-    repeated : tuple of Repeated
+    repeated : tuple of SentAgain
         What travelled again and again, the largest first.
     lost : tuple of str
         Names of the notebook's objects that tasks changed in their worker, where the change is lost.
@@ -329,9 +310,9 @@ class Snapshot(NamedTuple):
     n_restored: int = 0
     aloud: tuple[str, ...] = ()
     durations: tuple[Bin, ...] = ()
-    slowest: tuple[Slow, ...] = ()
+    slowest: tuple[SlowTask, ...] = ()
     kernel_s: float = 0.0
-    repeated: tuple[Repeated, ...] = ()
+    repeated: tuple[SentAgain, ...] = ()
     lost: tuple[str, ...] = ()
     facts: Facts | None = None
     advice: tuple[str, ...] = ()

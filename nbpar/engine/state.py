@@ -26,7 +26,7 @@ from nbpar.engine.events import (
     WorkLost,
 )
 from nbpar.engine.lanes import Activity, GrowingLane
-from nbpar.engine.snapshot import Slow, Snapshot, Status, Usage
+from nbpar.engine.snapshot import Snapshot, Status, Usage
 
 if TYPE_CHECKING:
     from nbpar.engine.profile import Merged
@@ -87,7 +87,7 @@ class JobState:
         self._n_restored = 0
         self._kernel_s = 0.0
         self._durations: Histogram | None = None
-        self._slowest: dict[int, Slow] = {}  # by index, at most N_SLOWEST
+        self._slowest: dict[int, SlowTask] = {}  # by index, at most N_SLOWEST
         self._recent: deque[tuple[float, int]] = deque()  # (time, tasks done by then), over RATE_WINDOW_S
 
     @property
@@ -240,7 +240,7 @@ class JobState:
     def _slow_task(self, event: SlowTask) -> None:
         known = self._slowest.get(event.task_index)  # of a task that was tried again
         if known is None or known.duration_s < event.duration_s:
-            self._slowest[event.task_index] = Slow(*event)
+            self._slowest[event.task_index] = event
         if len(self._slowest) > N_SLOWEST:
             del self._slowest[min(self._slowest.values(), key=lambda one: one.duration_s).task_index]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from nbpar.engine.events import Failure
+from nbpar.engine.events import Failure, SlowTask
 from nbpar.engine.insights import Insights, WorkerRow
-from nbpar.engine.snapshot import Slow, Snapshot
+from nbpar.engine.snapshot import Snapshot
 from nbpar.views import picture, wording
 from nbpar.views.table import NOTHING, size, worker_cells
 from nbpar.views.wording import escape
@@ -193,7 +193,7 @@ def duration_words(told: Insights) -> str:
     return f"median {median}, 95% within {p95}, longest {longest}"
 
 
-def slowest(tasks: tuple[Slow, ...], n_bytes: int) -> str:
+def slowest(tasks: tuple[SlowTask, ...], n_bytes: int) -> str:
     """The slowest tasks with their items."""
     rows = list(
         within(

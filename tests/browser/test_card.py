@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Position, expect
 
-from nbpar.engine.events import ChunkDone, Failure, OutputLine
-from nbpar.engine.snapshot import Bin, Lane, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.events import ChunkDone, Failure, OutputLine, SlowTask
+from nbpar.engine.snapshot import Bin, Lane, Snapshot, Span, Times, Usage
 from nbpar.engine.state import JobState
 from nbpar.views.scene import Scene
 from tests.browser.gallery import Gallery, LiveCard, Theme
@@ -67,7 +67,7 @@ def job(**changes: Any) -> Snapshot:
         n_workers=2,
         lanes=(lane(0, current_index=18, current_since_s=7.4, track=(3, 10)), lane(1)),
         durations=(Bin(0.1, 0.18, 3), Bin(0.18, 0.32, 9)),
-        slowest=(Slow(3, 1.0, 0, "{'n': 3}"),),
+        slowest=(SlowTask(3, 1.0, 0, "{'n': 3}"),),
     )
     return made._replace(**changes)
 
@@ -513,7 +513,7 @@ def test_hostile_text_stays_text(open_gallery: OpenGallery) -> None:
         failures=(Failure(2, HOSTILE, HOSTILE, HOSTILE, 0, HOSTILE),),
         notes=(HOSTILE,),
         advice=(HOSTILE,),
-        slowest=(Slow(3, 1.0, 0, HOSTILE),),
+        slowest=(SlowTask(3, 1.0, 0, HOSTILE),),
     )
     card = open_gallery(width=1000).show(hostile, lines=[OutputLine(0, 3, "stdout", HOSTILE)])
     lanes_of(card).click(position=point(card, 3.4))

@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 import nbpar
-from nbpar.engine.events import Failure, OutputLine
-from nbpar.engine.snapshot import Slow, Snapshot
+from nbpar.engine.events import Failure, OutputLine, SlowTask
+from nbpar.engine.snapshot import Snapshot
 from nbpar.notebook.status import status_text
 from nbpar.store import files
 from nbpar.store.journal import Journal
@@ -493,7 +493,7 @@ def test_hostile_text_is_text_in_the_report(text: str) -> None:
 def test_hostile_text_is_plain_when_it_goes_to_the_widget(text: str) -> None:
     scene = Scene()
     scene.write([OutputLine(0, 1, "stdout", text)])
-    snapshot = hostile_snapshot(text)._replace(advice=(text,), slowest=(Slow(0, 1.0, 0, text),))
+    snapshot = hostile_snapshot(text)._replace(advice=(text,), slowest=(SlowTask(0, 1.0, 0, text),))
     message = scene.change(snapshot, cell_is_running=True)
     shown = [message["name"], *message["notes"], *message["advice"], message["slowest"][0][3]]
     shown += message["lines"][0][3].splitlines()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbpar.engine.events import Failure
-from nbpar.engine.snapshot import Bin, HotLine, Lane, Profile, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.events import Failure, SlowTask
+from nbpar.engine.snapshot import Bin, HotLine, Lane, Profile, Snapshot, Span, Times, Usage
 
 __all__ = ["HOSTILE", "everything", "failures", "job", "lane"]
 
@@ -74,7 +74,7 @@ def everything(n_workers: int = 2, *, n_spans: int = 40, text: str = "boom", n_f
         notes=tuple(f"note {i}: {text}" for i in range(20)),
         advice=tuple(f"advice {i}: {text}" for i in range(3)),
         durations=tuple(Bin(0.01 * 1.778**i, 0.01 * 1.778 ** (i + 1), 5 + 7 * i % 11) for i in range(12)),
-        slowest=tuple(Slow(i, 5.0 - i, i % n_workers, f"item {text}") for i in range(5)),
+        slowest=tuple(SlowTask(i, 5.0 - i, i % n_workers, f"item {text}") for i in range(5)),
         kernel_s=0.4,
         profile=Profile(
             27.0,

@@ -14,8 +14,8 @@ from nbpar import engine
 from nbpar.engine import snapshot as pictures
 from nbpar.engine.advice import MAX_ADVICE, advise
 from nbpar.engine.adviser import MIN_ELAPSED_S, Adviser
-from nbpar.engine.events import LostUpdate, SentAgain
-from nbpar.engine.snapshot import Bin, Facts, Lane, Repeated, Slow, Snapshot, Span, ThreadsCpu, Times, Usage
+from nbpar.engine.events import LostUpdate, SentAgain, SlowTask
+from nbpar.engine.snapshot import Bin, Facts, Lane, Snapshot, Span, ThreadsCpu, Times, Usage
 
 MB = 1_000_000
 GB = 1_000_000_000
@@ -35,7 +35,7 @@ def job(*lanes: Lane, **changes: Any) -> Snapshot:
     made = made._replace(
         facts=Facts("forkserver", n_cpus=8),
         durations=(Bin(0.09, 0.11, n_done),),
-        slowest=(Slow(7, 0.11, 0, "7"),),
+        slowest=(SlowTask(7, 0.11, 0, "7"),),
     )
     return made._replace(**changes)
 
@@ -58,12 +58,12 @@ def transferring(**changes: Any) -> Snapshot:
 
 
 def test_an_array_that_is_sent_with_each_task_is_to_be_shared() -> None:
-    (said,) = advise(transferring(repeated=(Repeated("grid", 160 * MB, 200),)))
+    (said,) = advise(transferring(repeated=(SentAgain("grid", 160 * MB, 200),)))
     assert said == "38 % of the workers' time went into receiving grid (160 MB): share it once with nbpar.share(grid)"
 
 
 def test_an_array_without_a_name_is_to_be_shared_too() -> None:
-    (said,) = advise(transferring(repeated=(Repeated("an array of 160 MB", 160 * MB, 200),)))
+    (said,) = advise(transferring(repeated=(SentAgain("an array of 160 MB", 160 * MB, 200),)))
     assert said == (
         "38 % of the workers' time went into receiving an array of 160 MB again and again (200 times): share it once "
         "with nbpar.share"
@@ -74,9 +74,9 @@ def test_arguments_that_differ_are_not_to_be_shared() -> None:
     (said,) = advise(transferring())
     assert said.startswith("38 % of the workers' time went into receiving arguments (32 GB): send only what is needed")
     # Each worker has to get it once.
-    assert advise(transferring(repeated=(Repeated("grid", 160 * MB, 2),))) == (said,)
+    assert advise(transferring(repeated=(SentAgain("grid", 160 * MB, 2),))) == (said,)
     # It is a small part of what was sent.
-    assert advise(transferring(repeated=(Repeated("grid", 1 * MB, 200),))) == (said,)
+    assert advise(transferring(repeated=(SentAgain("grid", 1 * MB, 200),))) == (said,)
 
 
 def test_large_results_are_better_saved_in_the_task() -> None:
@@ -158,7 +158,7 @@ def test_more_tasks_are_asked_for_when_workers_have_nothing_to_do() -> None:
 
 def test_smaller_tasks_are_asked_for_when_one_is_left_over() -> None:
     lanes = [lane(0, n_done=2), *[idle(i, 5.0) for i in range(1, 8)]]
-    (said,) = advise(job(*lanes, durations=(Bin(4.9, 5.1, 9),), slowest=(Slow(8, 5.1, 0, "8"),)))
+    (said,) = advise(job(*lanes, durations=(Bin(4.9, 5.1, 9),), slowest=(SlowTask(8, 5.1, 0, "8"),)))
     assert said == (
         "9 tasks for 8 workers, and 44 % of their time went into waiting for the last ones: cut the work into more, "
         "smaller tasks"
@@ -188,9 +188,9 @@ def with_straggler(*, begun_s: float = 1.9, **changes: Any) -> Snapshot:
     others = [lane(i, spans=(Span(0.0, 3.7, 0, 0, 40),), times=Times(wait_s=6.3, work_s=3.7)) for i in (1, 2, 3)]
     duration_s = 10.0 - begun_s
     durations = (Bin(0.4, 0.41, 399), Bin(duration_s, duration_s, 1))
-    return job(lane(0, spans=spans), *others, durations=durations, slowest=(Slow(31, duration_s, 0, "31"),))._replace(
-        **changes
-    )
+    return job(
+        lane(0, spans=spans), *others, durations=durations, slowest=(SlowTask(31, duration_s, 0, "31"),)
+    )._replace(**changes)
 
 
 def test_an_item_that_held_the_end_is_to_come_first() -> None:
@@ -208,7 +208,7 @@ def test_an_item_that_came_first_and_held_the_end_is_to_be_split() -> None:
 
 def test_nothing_is_said_of_a_long_item_that_nobody_waited_for() -> None:
     assert advise(with_straggler(lanes=(lane(0), lane(1)))) == ()
-    assert advise(with_straggler(slowest=(Slow(5, 8.1, 1, "5"),))) == ()
+    assert advise(with_straggler(slowest=(SlowTask(5, 8.1, 1, "5"),))) == ()
     assert advise(with_straggler(status="failed")) == ()
 
 
@@ -364,7 +364,7 @@ def test_what_was_lost_and_sent_again_is_in_the_picture_and_each_name_is_said_al
         assert adviser.heed(SentAgain("grid", 5 * MB, n_times)) is None
     adviser.heed(SentAgain("mesh", 50 * MB, 2))
     shown = adviser.add_to(job(facts=None, elapsed_s=0.1))
-    assert shown.repeated == (Repeated("mesh", 50 * MB, 2), Repeated("grid", 5 * MB, 3))
+    assert shown.repeated == (SentAgain("mesh", 50 * MB, 2), SentAgain("grid", 5 * MB, 3))
     assert (shown.lost, shown.facts) == (("a", "b"), facts(n_cpus=3))
     assert shown.advice[0].startswith("`a` and `b` were changed")
 
@@ -418,9 +418,11 @@ snapshots = st.builds(
     lanes=st.lists(lanes_made, max_size=4).map(tuple),
     n_restored=counts,
     durations=st.lists(st.builds(Bin, numbers, numbers, counts), max_size=4).map(tuple),
-    slowest=st.lists(st.builds(Slow, counts, numbers, st.integers(0, 3), st.just("x")), max_size=3).map(tuple),
+    slowest=st.lists(st.builds(SlowTask, counts, numbers, st.integers(0, 3), st.just("x")), max_size=3).map(tuple),
     kernel_s=numbers,
-    repeated=st.lists(st.builds(Repeated, st.sampled_from(["grid", "an array"]), sizes, counts), max_size=2).map(tuple),
+    repeated=st.lists(st.builds(SentAgain, st.sampled_from(["grid", "an array"]), sizes, counts), max_size=2).map(
+        tuple
+    ),
     lost=st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
     facts=st.none() | facts_made,
     threads_cpu=st.none() | st.builds(ThreadsCpu, numbers, numbers, numbers),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import nbpar.engine.insights
 import nbpar.insights
+from nbpar.engine.events import SlowTask
 from nbpar.engine.insights import Insights, WorkerRow, insights_rows, quantile_s
-from nbpar.engine.snapshot import Bin, Lane, Slow, Snapshot, Times, Usage
+from nbpar.engine.snapshot import Bin, Lane, Snapshot, Times, Usage
 from nbpar.insights import JobInsights
 from tests.unit.snapshots import everything, job, lane
 
@@ -53,7 +54,7 @@ def test_the_longest_task_is_the_slowest_when_that_is_known_and_estimated_else()
     bins = (Bin(0.1, 0.2, 90), Bin(0.2, 0.4, 10))
     estimated = Insights.of(job(durations=bins)).durations
     assert estimated == pytest.approx((0.1 + 50 / 900, 0.3, 0.4))
-    known = Insights.of(job(durations=bins, slowest=(Slow(3, 0.25, 0, "3"),))).durations
+    known = Insights.of(job(durations=bins, slowest=(SlowTask(3, 0.25, 0, "3"),))).durations
     assert known == pytest.approx((0.1 + 50 / 900, 0.25, 0.25))
 
 

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbpar.engine.events import SlowTask
 from nbpar.engine.insights import Insights
-from nbpar.engine.snapshot import Bin, HotLine, Profile, Slow, Snapshot, Span, Times, Usage
+from nbpar.engine.snapshot import Bin, HotLine, Profile, Snapshot, Span, Times, Usage
 from nbpar.insights import JobInsights
 from nbpar.views import picture, report, sections, wording
 from tests.unit.snapshots import HOSTILE, everything, failures, job, lane
@@ -440,7 +441,7 @@ def test_whatever_the_texts_the_page_is_well_formed_small_and_escaped(
             type(one)(one.index, text(i), text(i + 1), text(i + 2), 0, text(i + 3))
             for i, one in enumerate(shown.failures)
         ),
-        slowest=tuple(Slow(i, 1.0, 0, text(i)) for i in range(5)),
+        slowest=tuple(SlowTask(i, 1.0, 0, text(i)) for i in range(5)),
     )
     html, plain = report.to_html(shown), report.to_text(shown)
     page = check_markup(html)

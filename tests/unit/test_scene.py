@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbpar.engine import lanes
-from nbpar.engine.events import ChunkDone, Failure, OutputLine, WorkerStarted
+from nbpar.engine.events import ChunkDone, Failure, OutputLine, SlowTask, WorkerStarted
 from nbpar.engine.lanes import Activity
-from nbpar.engine.snapshot import Bin, Lane, Slow, Snapshot, Span, Usage
+from nbpar.engine.snapshot import Bin, Lane, Snapshot, Span, Usage
 from nbpar.engine.state import JobState
 from nbpar.views import dashboard, merging
 from nbpar.views.merging import N_FIELDS, UNITS_PER_S, Marks, step_for, units
@@ -244,7 +244,7 @@ def test_a_tick_sends_only_the_new_spans_and_no_unchanged_text() -> None:
         "notes": ("share it",),
         "advice": ("batch them",),
         "durations": (Bin(0.1, 0.2, 5),),
-        "slowest": (Slow(3, 0.5, 0, "x"),),
+        "slowest": (SlowTask(3, 0.5, 0, "x"),),
     }
     first = scene.change(job(**same), cell_is_running=True)
     assert first["full"]

@@ -24,6 +24,7 @@ from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
 from nbpar.views.merging import N_FIELDS
 from nbpar.views.plain import PlainOutput
+from tests.unit import snapshots
 
 WAIT_S = 10.0
 
@@ -37,28 +38,12 @@ def replace(record: T, **changes: Any) -> T:
 
 
 def lane(worker_id: int = 0, n_spans: int = 3, *, n_failed: int = 0, step_s: float = 0.5) -> Lane:
-    spans = tuple(
-        Span(0.1 + i * step_s, 0.1 + (i + 0.9) * step_s, i, i, 1, 1 if i < n_failed else 0) for i in range(n_spans)
-    )
     times = Times(start_s=0.1, wait_s=0.19, work_s=1.71)
-    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, spans, ready_s=0.1, times=times)
+    return snapshots.lane(worker_id, n_spans, n_failed=n_failed, step_s=step_s, times=times)
 
 
 def job(**changes: Any) -> Snapshot:
-    start = Snapshot(
-        job_id=7,
-        name="map simulate",
-        status="running",
-        n_tasks=2000,
-        n_done=1284,
-        n_failed=0,
-        elapsed_s=2.0,
-        rate=312.0,
-        eta_s=2.3,
-        n_workers=2,
-        lanes=(lane(0), lane(1)),
-    )
-    return replace(start, **changes)
+    return snapshots.job(**{"lanes": (lane(0), lane(1))} | changes)
 
 
 def failures(n: int, text: str = "boom") -> tuple[Failure, ...]:
