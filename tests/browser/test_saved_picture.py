@@ -144,9 +144,12 @@ def check_contrast(card: Locator) -> None:
 
 
 def check_width(card: Locator) -> None:
-    """Nothing stands out of the card."""
-    assert card.evaluate("(card) => card.scrollWidth <= card.clientWidth + 1")
-    assert card.evaluate("(card) => card.getBoundingClientRect().right <= document.documentElement.clientWidth")
+    """Nothing stands out of the card, once the page has taken its new size: JupyterLab lays out in steps."""
+    card.page.wait_for_function(
+        "(card) => card.scrollWidth <= card.clientWidth + 1"
+        " && card.getBoundingClientRect().right <= document.documentElement.clientWidth",
+        arg=card.element_handle(),
+    )
 
 
 def use_theme(page: Page, theme: str) -> None:
