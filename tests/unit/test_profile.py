@@ -94,18 +94,26 @@ def packed(found: list[tuple[float, list[tuple[str, str, int, int]]]], pending: 
 # --- the sampler ------------------------------------------------------------------------------------------------------
 
 
+def share_of_lines(told: Sequence[bytes]) -> dict[int, float]:
+    return {one.line: one.share for one in profile_of(told).lines if one.place.endswith(HERE)}
+
+
 @pytest.mark.parametrize("only_watch", [False, True])
 def test_loops_that_call_nothing_are_told_apart(only_watch: bool) -> None:
-    told: list[bytes] = []
-    begin_s = time.perf_counter()
-    run(loops, [700_000] * 2, Sampler(told.append, only_watch=only_watch))
-    took_s = time.perf_counter() - begin_s
-    profile = profile_of(told)
-    share = {(one.place.rpartition("/")[2], one.line): one.share for one in profile.lines}
     hot, less = line_of("x += 1"), line_of("x += 2")
-    assert share[HERE, hot] > 0.55, profile
-    assert share[HERE, hot] > 2 * share[HERE, less] > 0.1, profile
-    assert 0.6 * took_s < profile.duration_s < 1.01 * took_s
+    seen = []
+    for n in (700_000, 1_400_000, 4_200_000):  # a stall of the machine counts for the line that it hits
+        told: list[bytes] = []
+        begin_s = time.perf_counter()
+        run(loops, [n] * 2, Sampler(told.append, only_watch=only_watch))
+        took_s = time.perf_counter() - begin_s
+        profile, share = profile_of(told), share_of_lines(told)
+        assert 0.6 * took_s < profile.duration_s < 1.01 * took_s
+        seen.append(str(profile))
+        if share[hot] > 0.55 and share[hot] > 2 * share.get(less, 0.0) > 0.1:
+            break
+    else:
+        pytest.fail("\n".join(seen))
     assert profile.lines[0].source == "x += 1"
 
 
@@ -113,11 +121,16 @@ def test_so_are_those_of_a_function_that_is_called_often() -> None:
     def often(n: int) -> int:
         return sum(loops(10_000) for _ in range(n))  # some 2 ms each, of which the profiler sees the return alone
 
-    told: list[bytes] = []
-    run(often, [200], Sampler(told.append))
-    share = {one.line: one.share for one in profile_of(told).lines}
-    assert share[line_of("x += 1")] > 2 * share[line_of("x += 2")]
-    assert share.get(line_of("return x"), 0.0) < 0.1
+    seen = []
+    for n in (200, 400, 1200):
+        told: list[bytes] = []
+        run(often, [n], Sampler(told.append))
+        share = share_of_lines(told)
+        seen.append(str(profile_of(told)))
+        if share[line_of("x += 1")] > 2 * share.get(line_of("x += 2"), 0.0) and share.get(line_of("return x"), 0) < 0.1:
+            break
+    else:
+        pytest.fail("\n".join(seen))
 
 
 def test_a_c_function_counts_for_the_line_that_calls_it() -> None:
