@@ -107,7 +107,7 @@ class UsageLog:
             none = Runnable(0.0, 0.0, 0)
             pairs = [(seen, then.get(one, none)) for one, seen in now.items()]
             ran, waited, stops = (sum(seen[i] - old[i] for seen, old in pairs) / (at_s - begin_s) for i in range(3))
-            self.threads_cpu = ThreadsCpu(ran, ran + waited, stops)
+            self.threads_cpu = ThreadsCpu(ran, ran + waited, stops, at_s - begin_s)
 
 
 def _thinned(samples: tuple[Usage, ...]) -> tuple[Usage, ...]:

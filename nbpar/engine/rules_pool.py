@@ -135,14 +135,17 @@ MIN_WANTED, MIN_USED = 0.75, 0.08
 """Cores; threads that mostly sleep, or wait for a disk or a network, want less. Where others want the CPUs as well,
 what was wanted may not be had."""
 
+MIN_STOPPED = 0.2
+"""Of the time of each busy thread but one, in which it neither ran nor waited for a CPU that others had. With the GIL
+0.3 to 0.9, on a machine that has eight times the work it can do as well; computing outside Python 0.1 at most."""
+
+MAX_STOP_S = 0.0065
+"""In the mean. A thread that waits for its turn looks every 5 ms whether it has come; one that waits for a lock of the
+tasks' own, or for a disk, does not."""
+
 MIN_TURN_S = 0.0025
 """Of CPU time between two stops, times the threads that are busy. Python gives each a turn of 5 ms while others look
 for theirs; threads that are woken by a disk or a network do less before they stop again."""
-
-MIN_WAITS = 16.0
-"""A second, for each busy thread but one. One that waits for its turn looks 200 times a second whether it has come, and
-a tenth as often where others use all CPUs; threads that compute outside Python stop 2 times a second, and up to 12
-where CPUs are short."""
 
 
 def gil(snapshot: Snapshot) -> Found | None:
@@ -150,12 +153,17 @@ def gil(snapshot: Snapshot) -> Found | None:
     facts, cpu = snapshot.facts, snapshot.threads_cpu
     if facts is None or cpu is None or facts.start_method != "threads" or facts.n_cpus < 2:
         return None
-    present_s = ((lane.busy, snapshot.elapsed_s - lane.ready_s) for lane in snapshot.lanes)
-    n_busy = sum(busy * max(0.0, seconds) for busy, seconds in present_s) / snapshot.elapsed_s
+    busy_s = sum(lane.busy * max(0.0, snapshot.elapsed_s - lane.ready_s) for lane in snapshot.lanes)
+    n_busy = busy_s / snapshot.elapsed_s
     if n_busy < MIN_BUSY_THREADS or not MIN_USED <= cpu.used <= GIL_CORES:
         return None
-    takes_turns = MIN_WAITS * (n_busy - 1) <= cpu.waits <= cpu.used * n_busy / MIN_TURN_S
-    if not cpu.wanted >= MIN_WANTED or not takes_turns:
+    if not cpu.wanted >= MIN_WANTED or not cpu.watched_s > 0:
+        return None
+    # The threads were watched for a part of the job only: at worst, all of them were busy in the rest of it.
+    watched_busy_s = busy_s - len(snapshot.lanes) * max(0.0, snapshot.elapsed_s - cpu.watched_s)
+    stopped = watched_busy_s / cpu.watched_s - cpu.wanted
+    takes_turns = stopped / MAX_STOP_S <= cpu.waits <= cpu.used * n_busy / MIN_TURN_S
+    if not stopped >= MIN_STOPPED * (n_busy - 1) or not takes_turns:
         return None
     text = (
         f"{n_busy:.0f} threads were busy and used {cpu.used:.1f} cores together, for Python runs one of them at a time"

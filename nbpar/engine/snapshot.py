@@ -62,12 +62,14 @@ class Usage(NamedTuple):
 class ThreadsCpu(NamedTuple):
     """Cores that threads used, all together, and those that they used or waited for because others had them.
 
-    `waits` is how many times a second they stopped to wait for something else: a lock, the GIL, a disk.
+    `waits` is how many times a second they stopped to wait for something else: a lock, the GIL, a disk. All of it in
+    the mean of the last `watched_s` seconds of the job.
     """
 
     used: float
     wanted: float
     waits: float
+    watched_s: float
 
 
 class Times(NamedTuple):

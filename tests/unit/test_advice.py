@@ -271,25 +271,48 @@ def test_one_pool_is_to_be_made_before_the_loop() -> None:
     assert advise(job(facts=facts(n_short_pools=30))) == ()
 
 
-def with_threads(used: float, wanted: float, waits: float = 215.0, **changes: Any) -> Snapshot:
-    return job(threads_cpu=ThreadsCpu(used, wanted, waits), facts=facts(start_method="threads", **changes))
+def with_threads(used: float, wanted: float, waits: float = 215.0, watched_s: float = 10.0, **changes: Any) -> Snapshot:
+    cpu = ThreadsCpu(used, wanted, waits, watched_s)
+    return job(threads_cpu=cpu, facts=facts(start_method="threads", **changes))
 
 
-@pytest.mark.parametrize(("used", "wanted"), [(1.02, 1.04), (0.46, 1.61), (0.27, 1.8)])
-def test_processes_are_to_be_used_when_threads_take_turns(used: float, wanted: float) -> None:
-    (said,) = advise(with_threads(used, wanted))
+# As measured: alone, and beside some and many processes that compute, on two CPUs.
+TURNS = [(1.02, 1.04, 215.0), (0.41, 1.44, 186.0), (0.37, 1.48, 205.0)]
+
+
+@pytest.mark.parametrize("figures", TURNS)
+def test_processes_are_to_be_used_when_threads_take_turns(figures: tuple[float, float, float]) -> None:
+    (said,) = advise(with_threads(*figures))
     assert said == (
-        f"2 threads were busy and used {used:.1f} cores together, for Python runs one of them at a time: use processes "
-        f'for such tasks (leave out start_method="threads")'
+        f"2 threads were busy and used {figures[0]:.1f} cores together, for Python runs one of them at a time: use "
+        f'processes for such tasks (leave out start_method="threads")'
     )
 
 
 @pytest.mark.parametrize(
     "figures",
-    [(0.03, 0.14, 1750.0), (0.1, 0.8, 1750.0), (1.9, 1.95, 2.0), (1.0, 1.9, 2.0), (1.0, 1.0, 0.0), (math.nan,) * 3],
+    [
+        pytest.param((0.03, 0.14, 1750.0), id="they sleep"),
+        pytest.param((0.14, 0.95, 586.0), id="they sleep, and compute a little"),
+        pytest.param((1.9, 1.95, 2.0), id="numpy"),
+        pytest.param((1.0, 1.9, 2.0), id="numpy, while others compute"),
+        pytest.param((0.41, 1.98, 20.0), id="numpy, while others compute, with short tasks"),
+        pytest.param((0.51, 1.83, 41.0), id="many short calls of numpy, while others compute"),
+        pytest.param((0.24, 1.19, 26.0), id="BLAS, which lets one in at a time"),
+        pytest.param((0.6, 1.05, 34.0), id="a lock of the tasks' own around numpy"),
+        pytest.param((1.0, 1.0, 0.0), id="nothing is known of stops"),
+        pytest.param((math.nan,) * 3, id="nothing is known"),
+    ],
 )
-def test_nothing_is_said_of_threads_that_sleep_or_compute_outside_python(figures: tuple[float, float, float]) -> None:
+def test_nothing_is_said_of_threads_that_wait_for_something_else(figures: tuple[float, float, float]) -> None:
     assert advise(with_threads(*figures)) == ()
+
+
+def test_threads_that_were_watched_for_a_part_of_the_job_may_have_been_idle_in_it() -> None:
+    assert advise(with_threads(*TURNS[0], watched_s=2.0)) != ()  # both were busy all the time
+    lanes = (lane(0), lane(1, busy=0.8))
+    assert advise(with_threads(*TURNS[0], watched_s=9.9)._replace(lanes=lanes)) != ()
+    assert advise(with_threads(*TURNS[0], watched_s=2.0)._replace(lanes=lanes)) == ()
 
 
 def test_nothing_is_said_of_threads_that_were_not_busy_or_have_one_cpu() -> None:
@@ -425,7 +448,7 @@ snapshots = st.builds(
     ),
     lost=st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
     facts=st.none() | facts_made,
-    threads_cpu=st.none() | st.builds(ThreadsCpu, numbers, numbers, numbers),
+    threads_cpu=st.none() | st.builds(ThreadsCpu, numbers, numbers, numbers, numbers),
 )
 
 
