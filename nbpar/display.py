@@ -15,6 +15,7 @@ from typing import Any
 
 from nbpar.engine.events import NO_WORKER, OutputLine
 from nbpar.engine.snapshot import Snapshot
+from nbpar.errors import JobInterrupt
 from nbpar.options import Progress
 from nbpar.views import choose
 from nbpar.views.cell import Cell
@@ -116,14 +117,16 @@ class Display:
             one.finish(wait=wait)
 
     @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        """While this lasts a user's thread does nothing but wait for the job."""
+    def waited_for(self, name: str) -> Iterator[None]:
+        """While this lasts a user's thread does nothing but wait for the job; an interrupt ends that in one line."""
         # Other threads are not interrupted with the kernel. The cell tells whether it still runs, so what an interrupt
         # leaves here between two lines does no harm.
         if threading.current_thread() is threading.main_thread():
             self._waited_in = Cell.current()
         try:
             yield
+        except KeyboardInterrupt:  # of a wait, not of the job
+            raise JobInterrupt(f"Interrupted: this cell does not wait for {name} any more") from None
         finally:
             self._waited_in = None
 

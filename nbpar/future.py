@@ -95,7 +95,7 @@ class TaskFuture(Future[R]):
         try:
             try:
                 await until_done(self.add_done_callback)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 self.cancel()
                 raise
             if self.cancelled():

@@ -165,11 +165,8 @@ class Job(Ledger[R]):
             Whether the job has ended.
         """
         if not self._over.is_set():
-            try:
-                with self._display.waited_for():
-                    self._over.wait(timeout)
-            except KeyboardInterrupt:  # of a wait, not of the job
-                raise JobInterrupt(f"Interrupted: this cell does not wait for {self.name} any more") from None
+            with self._display.waited_for(self.name):
+                self._over.wait(timeout)
         if ended := self._over.is_set():
             self._display.finish(wait=True)
         return ended
@@ -310,7 +307,7 @@ class Job(Ledger[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> list[R]:
-        with self._display.waited_for():
+        with self._display.waited_for(self.name):
             await until_done(self.add_done_callback)
         try:
             return self.result()
@@ -326,7 +323,7 @@ class Job(Ledger[R]):
                     if outcomes.has(index) or self._over.is_set():
                         break
                     waiter = self._waiters.add()
-                with self._display.waited_for():
+                with self._display.waited_for(self.name):
                     Waiters.wait(waiter)
             is_there, value = outcomes.get(index)
             if is_there:

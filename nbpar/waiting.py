@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import FrameType
 
 __all__ = ["Latch", "Waiters", "until_done"]
 
@@ -83,7 +87,13 @@ class Waiters:
 
 
 async def until_done(add_done_callback: Callable[[Callable[[Any], None]], None]) -> None:
-    """Wait in an event loop for what calls back when it is done, from whatever thread."""
+    """Wait in an event loop for what calls back when it is done, from whatever thread.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When the stop button was pressed and a cell itself waits: ipykernel cancels the cell's task then.
+    """
     import asyncio  # slow to load, and loaded already where anything is awaited
 
     loop = asyncio.get_running_loop()
@@ -98,5 +108,40 @@ async def until_done(add_done_callback: Callable[[Callable[[Any], None]], None])
             loop.call_soon_threadsafe(tell)
 
     add_done_callback(wake)
-    while not over.done():  # ipykernel hears of an interrupt when the loop next wakes: it has to, now and then
-        await asyncio.wait((over,), timeout=_WAKE_S)
+    with _noticing_interrupts(asyncio.current_task()) as interrupts:
+        try:
+            while not over.done():  # ipykernel hears of an interrupt when the loop next wakes: it has to, now and then
+                await asyncio.wait((over,), timeout=_WAKE_S)
+        except asyncio.CancelledError:
+            if interrupts:  # and not a timeout, or another task
+                raise KeyboardInterrupt from None
+            raise
+
+
+@contextlib.contextmanager
+def _noticing_interrupts(task: asyncio.Task[Any] | None) -> Iterator[list[int]]:
+    """Collects the interrupts that come meanwhile, and passes them on to whom they would have reached.
+
+    Only in the task of a cell: it waits for one thing at a time, so that signal handlers are put back in their order,
+    and a KeyboardInterrupt goes no further than IPython, which shows it.
+    """
+    noticed: list[int] = []
+    is_cell = getattr(task and task.get_coro(), "__name__", "") == "run_cell_async"  # IPython's
+    if not is_cell or threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield noticed
+    finally:
+        if signal.getsignal(signal.SIGINT) is notice:
+            signal.signal(signal.SIGINT, before)

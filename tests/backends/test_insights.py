@@ -223,7 +223,8 @@ def test_the_page_on_insights_runs_and_says_what_it_shows() -> None:
     assert "map smooth: done, 40 of 40 tasks" in said and "map smooth: done, 40 of 40 tasks" in shown
     assert "sent 80 MB, received 80 MB" in said and "sent 80 MB, received 80 MB" in shown
     assert re.search(r"^\d+\.\d times as fast, \d+% of the workers' time in tasks$", said, re.MULTILINE)
-    assert re.search(r"^slowest: \d+ array", said, re.MULTILINE)
+    # Where others have the CPUs a repr takes long, and its item is known by its type alone, as the page says.
+    assert re.search(r"^slowest: \d+ (array|<ndarray>)", said, re.MULTILINE), said
     for name in WorkerRow._fields:
         assert f"`{name}`" in page, name
     for field in dataclasses.fields(Insights):

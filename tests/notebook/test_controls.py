@@ -216,7 +216,7 @@ def test_interrupt_ends_the_wait_for_a_job_and_the_click_that_follows_the_job(se
     assert session.evaluate("job.wait(20) and job.status") == "cancelled"
 
 
-@pytest.mark.parametrize("wait", ["await job", "job.result()"])
+@pytest.mark.parametrize("wait", ["await job", "job.result()", "for _ in job: pass"])
 def test_stop_button_ends_a_wait_at_once_and_the_job_goes_on(session: Kernel, wait: str) -> None:
     job = Job(session)
     job.begin().wait()
@@ -226,11 +226,28 @@ def test_stop_button_ends_a_wait_at_once_and_the_job_goes_on(session: Kernel, wa
     session.interrupt()  # and no other message, which would wake the kernel's loop
     error = cell.wait(10).error
     assert error is not None
-    if wait == "job.result()":
-        assert error.traceback == f"Interrupted: this cell does not wait for {job.gate} any more"
+    assert error.name == "JobInterrupt"
+    assert error.traceback == f"Interrupted: this cell does not wait for {job.gate} any more"
     assert session.evaluate("job.status") == "running"
+    assert session.evaluate("__import__('signal').getsignal(2).__module__") != "nbpar.waiting"
     job.open()
     assert session.run("job.result()").value == "[0, 10, 20, 30]"
+
+
+def test_only_the_stop_button_makes_an_interrupt_of_a_wait_that_is_cancelled(session: Kernel) -> None:
+    job = Job(session)
+    job.begin().wait()
+    timed = session.run("import asyncio\nasync with asyncio.timeout(0.05):\n    await job", raises=True)
+    assert timed.error is not None and timed.error.name == "TimeoutError"
+    card = cards(session)[-1]
+    cell = session.start("await asyncio.gather(job, asyncio.sleep(60))")
+    card.wait_scene(cell_is_running=True)
+    session.interrupt()
+    error = cell.wait(10).error
+    assert error is not None and error.name == "CancelledError"  # of the gathering, which waits for more than the job
+    assert session.evaluate("job.status") == "running"
+    job.open()
+    assert session.run("await job").value == "[0, 10, 20, 30]"
 
 
 def test_other_work_in_the_cell_is_not_taken_for_waiting(session: Kernel) -> None:

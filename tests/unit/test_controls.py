@@ -157,7 +157,7 @@ def test_the_kernel_waits_for_a_job_only_in_its_main_thread_and_only_that_long(m
 
     def wait() -> None:
         seen.append(display.is_waited_for)
-        with display.waited_for():
+        with display.waited_for("f"):
             seen.append(display.is_waited_for)
         seen.append(display.is_waited_for)
 
@@ -173,7 +173,7 @@ def test_a_wait_that_was_broken_off_says_nothing_of_the_next_cell(monkeypatch: p
     shell = Shell()
     monkeypatch.setattr(Cell, "current", lambda: Cell(shell, {}))
     display = Display(lambda: pytest.fail("nothing is to be drawn"))
-    left_set = display.waited_for()
+    left_set = display.waited_for("f")
     left_set.__enter__()  # an interrupt came between two lines
     assert display.is_waited_for
     shell.execution_count += 1
