@@ -34,10 +34,11 @@ MAX_INSIDE = 1000
 
 
 class _Known:
-    __slots__ = ("n_times", "owner", "what")
+    __slots__ = ("n_times", "owner", "stop", "what")
 
-    def __init__(self, owner: weakref.ref[Any]) -> None:
+    def __init__(self, owner: weakref.ref[Any], stop: int) -> None:
         self.owner = owner
+        self.stop = stop  # index after the last task that it went out for
         self.n_times = 1
         self.what = ""
 
@@ -50,25 +51,28 @@ class SentBuffers:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()  # by address and length
 
-    def note(self, buffers: Sequence[memoryview], items: Sequence[Any]) -> Iterator[SentAgain]:
-        """Those of the buffers of a chunk that went out before; `items` is what they belong to."""
+    def note(self, buffers: Sequence[memoryview], items: Sequence[Any], first: int) -> Iterator[SentAgain]:
+        """Those of the buffers of a chunk that went out before; `items`, from index `first` on, are what has them."""
         for buffer in buffers:
             if buffer.nbytes < LEAST_BYTES:
                 continue
             with contextlib.suppress(TypeError, ValueError, BufferError):  # what has no weak references is not followed
-                if (again := self._note(buffer, items)) is not None:
+                if (again := self._note(buffer, items, first)) is not None:
                     yield again
 
-    def _note(self, buffer: memoryview, items: Sequence[Any]) -> SentAgain | None:
-        owner, n_bytes = _owner(buffer), buffer.nbytes
+    def _note(self, buffer: memoryview, items: Sequence[Any], first: int) -> SentAgain | None:
+        owner, n_bytes, stop = _owner(buffer), buffer.nbytes, first + len(items)
         address = address_of(buffer)
         known = self._known.get((address, n_bytes))
         if known is None or known.owner() is not owner:
-            self._known[address, n_bytes] = _Known(weakref.ref(owner))
+            self._known[address, n_bytes] = _Known(weakref.ref(owner), stop)
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
             return None
         self._known.move_to_end((address, n_bytes))
+        if first < known.stop:
+            return None
+        known.stop = stop
         known.n_times += 1
         known.what = known.what or _name_of(address, n_bytes, owner, items) or _in_words(owner, n_bytes)
         return SentAgain(known.what, n_bytes, known.n_times)

@@ -175,7 +175,7 @@ class Shipper:
         if encoded.shared_ids:
             flags |= ChunkFlag.HAS_SHARED
         self._send_needs(encoded)
-        for again in prepared.sent.note(encoded.buffers, items) if encoded.buffers else ():
+        for again in prepared.sent.note(encoded.buffers, items, chunk.start) if encoded.buffers else ():
             job.sink.apply(again)
         buffers = self._placed(encoded.buffers) if encoded.buffers else ()
         numbers = (job.job_id, chunk.chunk_id, chunk.start, chunk.stop, flags | chunk.attempt * ChunkFlag.ATTEMPT)

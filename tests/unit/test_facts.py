@@ -102,10 +102,12 @@ class Out:
     """Sends chunks of one item each, as a job does."""
 
     def __init__(self) -> None:
-        self.sent, self.codec = SentBuffers(), Codec()
+        self.sent, self.codec, self.n_sent = SentBuffers(), Codec(), 0
 
-    def send(self, item: object) -> list[SentAgain]:
-        return list(self.sent.note(self.codec.encode([item]).buffers, [item]))
+    def send(self, item: object, index: int | None = None) -> list[SentAgain]:
+        self.n_sent += 1
+        first = self.n_sent if index is None else index
+        return list(self.sent.note(self.codec.encode([item]).buffers, [item], first))
 
 
 def test_an_array_is_named_when_it_goes_out_again(main: dict[str, Any]) -> None:
@@ -113,6 +115,14 @@ def test_an_array_is_named_when_it_goes_out_again(main: dict[str, Any]) -> None:
     assert out.send((1, main["field"])) == []
     assert out.send((2, main["field"])) == [SentAgain("field", 1_600_000, 2)]
     assert out.send({"any": main["field"]}) == [SentAgain("field", 1_600_000, 3)]
+
+
+def test_an_array_that_goes_out_again_for_the_same_task_is_not_told() -> None:
+    out, arrays = Out(), [np.ones(200_000) for _ in range(4)]
+    for index, array in enumerate(arrays):
+        assert out.send(array, index) == []
+    assert out.send(arrays[2], 2) == []  # its chunk waited too long in a worker and was asked back
+    assert [again.n_times for again in out.send(arrays[2], 4)] == [2]
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "part", "dates"])
