@@ -332,7 +332,7 @@ def try_worker_exit(trial: Trial) -> None:
     with pool:
         trial.check(pool.map(number_of, list(range(N_ITEMS)), on_error="return"), list(range(N_ITEMS)))
         assert pool.map(abs, [-1]) == [1]
-    assert time.monotonic() - begin_s < 15
+    assert time.monotonic() - begin_s < 45  # six starts of interpreters; each may take seconds on a loaded machine
     assert len(log.read_text().splitlines()) >= 1
 
 
