@@ -33,6 +33,7 @@ MAX_CELLS = 18_000  # of a heat strip: as noisy as can be, that is 15 KB
 COLUMNS = (600, 300, 200, 150, 120, 100)
 MAX_BINS = 40  # of a histogram: ten decades
 MAX_ROWS = 128  # beyond, neighbouring workers share one
+STUD, CROSS = 6, 7  # size of the mark of a failure in a heat strip, and of the cross in a lane that shows heat
 
 # Seen on white and on black; orange and blue differ for every kind of colour blindness.
 TASK, ALTERNATE, FAILED, LANE = "#3b7dd8", "#79aeea", "#d9691e", "#8b949e"
@@ -40,13 +41,14 @@ STARTING, INIT, RUNNING, MEMORY = "#b3a4da", "#8a76c4", "#9cc3f0", "#6e7781"
 STATUS = {"done": "#2a9d74", "failed": FAILED, "cancelled": LANE, "paused": "#b7861b"}
 
 _LEVELS = 8
-_EMPTY, _STARTING, _FAILED, _GAP = 0, _LEVELS + 1, _LEVELS + 2, _LEVELS + 3
+_EMPTY, _STARTING, _FAILED, _GAP, _CROSS = 0, _LEVELS + 1, _LEVELS + 2, _LEVELS + 3, _LEVELS + 4
 _PALETTE = [  # red, green, blue, opacity; from 1 to _LEVELS the busier the stronger
     (139, 148, 158, 36),
     *((59, 125, 216, 55 + 200 * level // _LEVELS) for level in range(1, _LEVELS + 1)),
     (160, 143, 208, 255),
     (217, 105, 30, 255),
     (0, 0, 0, 0),
+    (255, 255, 255, 255),
 ]
 
 
@@ -88,7 +90,7 @@ def lane_image(lane: Lane, snapshot: Snapshot, step: int | None) -> str:
     failed = f", {n_failed:,} failed" if n_failed else ""
     alt = f"worker {lane.worker_id}: {lane.n_done:,} tasks{failed}, busy {wording.percent(lane.busy)}"
     if step is None:
-        source = _png([_heat([lane], snapshot.elapsed_s, WIDTH)])
+        source = _png(_with_crosses(_heat([lane], snapshot.elapsed_s, WIDTH), 16))
     else:
         source = _Drawing(16, step).add(lane, snapshot, 0).svg(16)
     return _image(source, alt, "100%", 16, _stretched(16))
@@ -199,9 +201,12 @@ def strip(snapshot: Snapshot) -> str:
     n_columns = next((n for n in COLUMNS if n * len(groups) <= MAX_CELLS), COLUMNS[-1])
     pitch = max(3, min(10 if n_lanes < 48 else 6, 384 // len(groups)))
     gap = [bytes([_GAP]) * n_columns] if pitch > 3 else []
-    lines: list[bytes] = []
-    for group in groups:
-        lines += [_heat(group, snapshot.elapsed_s, n_columns)] * (pitch - len(gap)) + gap
+    heats = [_heat(group, snapshot.elapsed_s, n_columns) for group in groups]
+    lines = [bytearray(line) for heat in heats for line in [heat] * (pitch - len(gap)) + gap]
+    for i, heat in enumerate(heats):  # as in the live card larger than what is around it: not the colour alone says it
+        for left, right in _failed_runs(heat, STUD * n_columns // WIDTH):
+            for line in lines[max(0, i * pitch - 1) : (i + 1) * pitch + 1 - len(gap)]:
+                line[left:right] = bytes([_FAILED]) * (right - left)
     each = "a line each" if together == 1 else f"a line for every {together}"
     alt = f"how busy {n_lanes} workers were over {wording.duration(snapshot.elapsed_s)}, {each}"
     return _image(_png(lines), alt, "100%", len(lines), _stretched(len(lines)))
@@ -238,13 +243,45 @@ def _heat(lanes: Sequence[Lane], elapsed_s: float, n_columns: int) -> bytes:
     return bytes(line)
 
 
-def _png(lines: list[bytes]) -> str:
+def _failed_runs(heat: bytes, least: int) -> list[tuple[int, int]]:
+    """The stretches of a line in which tasks failed, each at least so many columns wide."""
+    runs: list[tuple[int, int]] = []
+    for at, index in enumerate(heat):
+        if index != _FAILED:
+            continue
+        left = max(0, min(at - (least - 1) // 2, len(heat) - least))
+        right = max(left + least, at + 1)
+        if runs and left <= runs[-1][1]:
+            runs[-1] = runs[-1][0], right
+        else:
+            runs.append((left, right))
+    return runs
+
+
+def _with_crosses(heat: bytes, height: int) -> Sequence[bytes | bytearray]:
+    """A line as high as a lane, with a cross where tasks failed; as it is where none did."""
+    runs = _failed_runs(heat, CROSS + 4)
+    if not runs:
+        return [heat]
+    lines = [bytearray(heat) for _ in range(height)]
+    top = (height - CROSS) // 2
+    for left, right in runs:
+        for line in lines:
+            line[left:right] = bytes([_FAILED]) * (right - left)
+        begin = (left + right - CROSS) // 2
+        for i in range(CROSS):
+            for at in {begin + i, begin + CROSS - 1 - i}:
+                lines[top + i][at] = _CROSS
+    return lines
+
+
+def _png(lines: Sequence[bytes | bytearray]) -> str:
     """An image of palette indices, as a data URL."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    pixels = zlib.compress(b"".join(b"\0" + line for line in lines))
+    pixels = zlib.compress(b"".join(b"\0" + bytes(line) for line in lines))
     image = (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", len(lines[0]), len(lines), 8, 3, 0, 0, 0))

@@ -111,6 +111,8 @@ def many_lanes(snapshot: Snapshot, *, folded: bool) -> str:
     together = -(-len(ids) // picture.MAX_ROWS)
     each = "a line each" if together == 1 else f"a line for every {together}"
     legend = ": the stronger the colour, the busier" if step is None else ""
+    if legend and snapshot.n_failed:
+        legend += "; a bar stands out of its line where a task failed"
     drawing = picture.strip(snapshot) if step is None else picture.thin_lanes(snapshot, step)
     return (
         f'<div style="{_SMALL};margin-bottom:3px">'

@@ -274,13 +274,34 @@ def test_heat_strip_shows_how_busy_each_worker_was_and_where_tasks_failed() -> N
     assert len(lines) == 60 * 6
     first, second, third, fourth = (lines[6 * row] for row in range(4))
     width = len(first)
-    assert lines[5] == [picture._GAP] * width
+    assert lines[23] == [picture._GAP] * width
     assert set(first[width // 2 + 1 :]) == {0}
     assert sum(first[: width // 2]) / (width // 2) == pytest.approx(4, abs=0.5)  # of eight levels
-    assert [i for i, level in enumerate(second) if level] == [width // 5]
-    assert second[width // 5] == picture._FAILED
+    stud = [i for i, level in enumerate(second) if level]
+    assert len(stud) == picture.STUD * width // picture.WIDTH and width // 5 in stud
+    # It stands out of its line, above and below: not the colour alone says it.
+    shown = [[row for row in range(14) if lines[row][i] == picture._FAILED] for i in stud]
+    assert shown == [list(range(5, 12))] * len(stud)
     assert set(third[: width // 10]) == {picture._STARTING}
     assert set(third[width // 10 :]) | set(fourth) == {0}
+
+
+def test_lanes_that_show_heat_have_a_cross_where_tasks_failed_and_stay_small() -> None:
+    spans = tuple(Span(0.1 * i, 0.1 * i + 0.08, i, i, 1, int(i in (0, 255, 511))) for i in range(512))
+    failing = job(
+        elapsed_s=51.2, n_failed=3, lanes=(lane(0, spans=spans), *(lane(i, 512, step_s=0.1) for i in range(1, 9)))
+    )
+    first, *others = [image["src"] for image in images(report.to_html(failing)) if image["src"].startswith(PNG)]
+    assert len(others) == 8 and len(first) < 1000
+    lines = pixels(f'<img src="{first}"/>')
+    assert len(lines) == 16 and {len(line) for line in lines} == {picture.WIDTH}
+    white = [(row, i) for row, line in enumerate(lines) for i, index in enumerate(line) if index == picture._CROSS]
+    assert len(white) == 3 * (2 * picture.CROSS - 1)
+    left, top = min(i for _, i in white), min(row for row, _ in white)
+    assert {(row - top, i - left) for row, i in white if i < 100} == {
+        (i, at) for i in range(picture.CROSS) for at in (i, picture.CROSS - 1 - i)
+    }
+    assert all(lines[row][i] in (picture._CROSS, picture._FAILED) for row in range(16) for i in range(11))
 
 
 def test_beyond_128_workers_share_the_lines_of_a_heat_strip() -> None:
