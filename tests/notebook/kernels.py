@@ -36,6 +36,9 @@ __all__ = ["Cell", "CellError", "Kernel", "Result", "ipykernels", "kernelspec", 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 30.0
 
+_UNREAD_S = 3.0
+"""Without any message, before the kernel is looked after: most waits are shorter."""
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -198,6 +201,7 @@ class Kernel:
         self._displays: dict[str, list[dict[str, Any]]] = {}
         self._terminal_path = terminal_path
         self._terminal_start = terminal_path.stat().st_size
+        self._wakes: list[zmq.Socket[Any]] = []  # closed with the manager's context
 
     # ------------------------------------------------------------------------------------------------------ cells
 
@@ -281,6 +285,7 @@ class Kernel:
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S, what: str = "") -> None:
         """Read the kernel's messages until the condition holds; fail when it does not within the time."""
         deadline_s = time.monotonic() + timeout_s
+        unread_at_s = time.monotonic() + _UNREAD_S
         poller = zmq.Poller()
         channels = (self.client.iopub_channel, self.client.shell_channel, self.client.stdin_channel)
         for channel in channels:
@@ -290,8 +295,12 @@ class Kernel:
                 with contextlib.suppress(queue.Empty):
                     while True:
                         self._handle(channel.get_msg(timeout=0))
+                        unread_at_s = time.monotonic() + _UNREAD_S
             if condition():
                 return
+            if time.monotonic() >= unread_at_s:
+                unread_at_s = float("inf")
+                self._wake()
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError(f"waited {timeout_s:g} s for {what or 'the kernel'}\n{self.terminal[-2000:]}")
@@ -299,6 +308,13 @@ class Kernel:
                 raise RuntimeError(f"the kernel died; it wrote\n{self.terminal[-2000:]}")
             # A kernel that dies sends no message: look at its process once a second.
             poller.poll(int(min(left_s, 1.0) * 1000))
+
+    def _wake(self) -> None:
+        """Have the kernel read what it has left lying, which ipykernel 7 before 7.4 does until another client connects.
+
+        See https://github.com/ipython/ipykernel/issues/1554.
+        """
+        self._wakes.append(self.client.connect_shell())
 
     def _handle(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -383,6 +399,7 @@ def start_kernel(
     try:
         client.start_channels()
         client.wait_for_ready(timeout=60)
+        assert client.context is manager.context  # whose sockets are closed below
         yield Kernel(manager, client, terminal_path)
     finally:
         client.stop_channels()
