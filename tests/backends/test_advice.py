@@ -248,7 +248,7 @@ def test_memory_near_the_limit_is_told_and_far_from_it_not(make_pool: MakePool) 
 
     pool = make_pool(memory_limit=1_000 * MB)
     shown = watched(pool, hold, [20 * MB, 900 * MB])
-    assert says(shown, ", and memory_limit is 1 GB: let a task hold less at a time"), (shown.advice, shown.lanes)
+    assert says(shown, ", and memory_limit is 1 GB: let a task hold less at a time"), (shown.failures, shown.advice)
     assert not says(watched(pool, hold, [20 * MB] * 2), "memory_limit")
 
 
