@@ -201,7 +201,7 @@ class Kernel:
         self._displays: dict[str, list[dict[str, Any]]] = {}
         self._terminal_path = terminal_path
         self._terminal_start = terminal_path.stat().st_size
-        self._wakes: list[zmq.Socket[Any]] = []  # closed with the manager's context
+        self._wakes: list[zmq.Socket[Any]] = []  # closed with the client's context
 
     # ------------------------------------------------------------------------------------------------------ cells
 
@@ -399,10 +399,10 @@ def start_kernel(
     try:
         client.start_channels()
         client.wait_for_ready(timeout=60)
-        assert client.context is manager.context  # whose sockets are closed below
         yield Kernel(manager, client, terminal_path)
     finally:
         client.stop_channels()
+        client.context.destroy(linger=0)  # its own, with the sockets of wake-ups
         manager.shutdown_kernel(now=True)
         # shutdown_kernel(now=True) kills the kernel alone where its group is gone already; workers must not survive it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
