@@ -1,7 +1,7 @@
 """``python -m benchmarks.dashboard.tick``: what one tick of a busy dashboard costs the kernel, step by step.
 
 No kernel and no browser: the replay of :mod:`benchmarks.dashboard.replay` at full speed with a clock of its own. For
-whoever changes state, scene or merging; what counts in the end is the table of ``make bench-dashboard``.
+whoever changes state, spans or scene; what counts in the end is the table of ``make bench-dashboard``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.dashboard.paints import percentile
 from benchmarks.dashboard.replay import PERIOD_S, Replay
-from nbpar.views.scene import Scene
+from nbpar.views.scene import Scene, packed
 
 __all__ = ["Tick", "main", "ticks"]
 
@@ -53,9 +53,14 @@ def ticks(*, n_workers: int, n_tasks: int, duration_s: float) -> list[Tick]:
         more = replay.step()
         snapshot, snapshot_s = _timed(replay.snapshot)
         message, scene_s = _timed(partial(scene.change, snapshot, cell_is_running=True))
-        text, json_s = _timed(partial(json.dumps, message))
-        found.append(Tick(snapshot_s, scene_s, json_s, len(text)))
+        (text, buffers), json_s = _timed(partial(_serialized, message))
+        found.append(Tick(snapshot_s, scene_s, json_s, len(text) + sum(map(len, buffers))))
     return found
+
+
+def _serialized(message: dict[str, Any]) -> tuple[str, list[bytes]]:
+    content, buffers = packed(message)
+    return json.dumps(content), buffers
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nbpar.engine.events import ChunkDone
-from nbpar.engine.snapshot import Lane, Span, Times, Usage
+from nbpar.engine.snapshot import Lane, Times, Usage
+from nbpar.engine.spans import GrowingSpans
 
-__all__ = ["MAX_SPANS", "Activity", "GrowingLane"]
-
-MAX_SPANS = 512
+__all__ = ["Activity", "GrowingLane"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make, ten times a second for each worker
 class Activity:
     """What a worker does at this moment, as its board slot says.
 
@@ -35,7 +34,6 @@ class GrowingLane:
     __slots__ = (
         "_begin_s",
         "_exit_s",
-        "_frozen",
         "_init_s",
         "_is_there",
         "_last_s",
@@ -52,7 +50,7 @@ class GrowingLane:
         "_worker_id",
     )
 
-    def __init__(self, worker_id: int) -> None:
+    def __init__(self, worker_id: int, spans: GrowingSpans) -> None:
         self._worker_id = worker_id
         self._pid = self._n_done = self._sent_bytes = self._received_bytes = 0
         self._begin_s = self._ready_s = 0.0  # of the present worker, or the last one
@@ -60,8 +58,7 @@ class GrowingLane:
         self._past_s = 0.0  # how long those before it were there, without their `worker_exit`
         self._start_s = self._init_s = self._transfer_s = self._work_s = self._exit_s = 0.0  # of all of them
         self._last_s = 0.0  # the end of the last work that was told of
-        self._spans: list[Span] = []
-        self._frozen: tuple[Span, ...] | None = ()  # the same as a tuple; None when it has to be made anew
+        self._spans = spans
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -94,10 +91,7 @@ class GrowingLane:
         self._work_s += end_s - begin_s
         self._last_s = end_s
         last = stop + event.n_again - 1
-        self._spans.append(Span(begin_s, end_s, start, last, stop - start, event.n_failed, sent_bytes, received_bytes))
-        if len(self._spans) > MAX_SPANS:
-            self._spans = _merge_pairs(self._spans)
-        self._frozen = None
+        self._spans.add(begin_s, end_s, start, last, stop - start, event.n_failed, sent_bytes, received_bytes)
 
     def work_lost(self, begin_s: float, end_s: float) -> None:
         """It worked between these two times, and nothing came of it."""
@@ -111,8 +105,6 @@ class GrowingLane:
         self, elapsed_s: float, activity: Activity | None, since_s: float | None, usage: tuple[Usage, ...]
     ) -> Lane:
         """An immutable picture; `since_s` is when the task of `activity` began, None when none runs."""
-        if self._frozen is None:
-            self._frozen = tuple(self._spans)
         current_s = 0.0 if since_s is None else max(0.0, elapsed_s - max(since_s, self._last_s))
         times = self._times(elapsed_s, current_s)
         as_ready_s = times.wait_s + times.transfer_s + times.work_s
@@ -121,7 +113,7 @@ class GrowingLane:
             self._pid,
             self._n_done + (0 if activity is None else activity.n_done),
             times.work_s / as_ready_s if as_ready_s > 0 else 0.0,
-            self._frozen,
+            self._spans.freeze(),
             self._begin_s,
             self._ready_s,
             None if since_s is None or activity is None else activity.index,
@@ -145,14 +137,3 @@ class GrowingLane:
         rest_s -= work_s
         transfer_s = min(self._transfer_s, rest_s)
         return Times(start_s, init_s, rest_s - transfer_s, transfer_s, work_s, self._exit_s)
-
-
-def _merge_pairs(spans: list[Span]) -> list[Span]:
-    """Halve the number of spans by merging neighbours, so that a lane stays bounded whatever the number of chunks."""
-    merged = []
-    for left, right in zip(spans[::2], spans[1::2], strict=False):
-        first, last = min(left.first, right.first), max(left.last, right.last)
-        n_tasks, n_failed = left.n_tasks + right.n_tasks, left.n_failed + right.n_failed
-        n_bytes = left.sent_bytes + right.sent_bytes, left.received_bytes + right.received_bytes
-        merged.append(Span(left.begin_s, right.end_s, first, last, n_tasks, n_failed, *n_bytes))
-    return merged + spans[len(merged) * 2 :]

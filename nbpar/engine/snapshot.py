@@ -7,6 +7,7 @@ does anything. Times count from the job's start, in seconds.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -201,8 +202,8 @@ class Lane(NamedTuple):
         Tasks of this job that ended on it.
     busy : float
         Share of the time since the job's start (or the worker's, if later) spent in tasks, 0 to 1.
-    spans : tuple of Span
-        In order of time; neighbours are merged so that there are at most 512.
+    spans : sequence of Span
+        In order of time; neighbours are merged by the snapshot's `step`: see :mod:`nbpar.engine.spans`.
     begin_s, ready_s : float
         When the worker was asked to start and when it was ready, from the job's start, never below 0.
     current_index : int or None
@@ -225,7 +226,7 @@ class Lane(NamedTuple):
     pid: int
     n_done: int
     busy: float
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
     begin_s: float = 0.0
     ready_s: float = 0.0
     current_index: int | None = None
@@ -293,6 +294,8 @@ class Snapshot(NamedTuple):
         When it was asked for, once the job has ended.
     threads_cpu : ThreadsCpu or None
         Of a pool of threads, since the job was first looked at; None for others, and where the system does not tell.
+    step : int
+        By which spans were merged, in whole numbers of :data:`nbpar.engine.spans.UNITS_PER_S`.
     """
 
     job_id: int
@@ -320,6 +323,7 @@ class Snapshot(NamedTuple):
     advice: tuple[str, ...] = ()
     profile: Profile | None = None
     threads_cpu: ThreadsCpu | None = None
+    step: int = 1
 
     @property
     def ended(self) -> bool:

@@ -27,6 +27,7 @@ from nbpar.engine.events import (
 )
 from nbpar.engine.lanes import Activity, GrowingLane
 from nbpar.engine.snapshot import Snapshot, Status, Usage
+from nbpar.engine.spans import Steps
 
 if TYPE_CHECKING:
     from nbpar.engine.profile import Merged
@@ -79,6 +80,7 @@ class JobState:
         self._begin_s = begin_s
         self._end_s: float | None = None
         self._lanes: dict[int, GrowingLane] = {}
+        self._steps = Steps()
         self._failures: list[Failure] = []
         self._notes: list[str] = []
         self.adviser = Adviser()
@@ -186,8 +188,10 @@ class JobState:
             eta_s = (self.n_tasks - n_done) / rate
         lanes = []
         for worker_id, lane in sorted(self._lanes.items()):
-            activity = activities.get(worker_id)
-            lanes.append(lane.freeze(elapsed_s, activity, self._since_s(activity), usage.get(worker_id, ())))
+            activity, since_s = activities.get(worker_id), None
+            if end_s is None and activity is not None and activity.index is not None:
+                since_s = max(0.0, activity.since_s - self._begin_s)
+            lanes.append(lane.freeze(elapsed_s, activity, since_s, usage.get(worker_id, ())))
         snapshot = Snapshot(
             job_id=self.job_id,
             name=self.name,
@@ -209,14 +213,9 @@ class JobState:
             slowest=tuple(sorted(self._slowest.values(), key=lambda one: -one.duration_s)),
             kernel_s=self._kernel_s,
             profile=self.merged.profile() if self.merged is not None and end_s is not None else None,
+            step=self._steps.step,
         )
         return self.adviser.add_to(snapshot)
-
-    def _since_s(self, activity: Activity | None) -> float | None:
-        """When the task began that runs by this, from the job's start; None when none does."""
-        if activity is None or activity.index is None or self._end_s is not None:
-            return None
-        return self._from_begin(activity.since_s)
 
     def _chunk_done(self, event: ChunkDone) -> None:
         # The only event of which there may be thousands a second: 2 us each.
@@ -247,7 +246,7 @@ class JobState:
     def _lane(self, worker_id: int) -> GrowingLane:
         lane = self._lanes.get(worker_id)
         if lane is None:
-            lane = self._lanes[worker_id] = GrowingLane(worker_id)
+            lane = self._lanes[worker_id] = GrowingLane(worker_id, self._steps.lane())
         return lane
 
     def _note(self, text: str, *, aloud: bool = False) -> None:

@@ -3,7 +3,7 @@
 //   kernel ── scene: all, or what changed ──> Job.take ── lanes, failures, lines ──> each Card.draw, once a frame
 //                                          (one per model)                        ├─ Stream  the lanes, on a canvas
 //   kernel <── cancel, pause, resume, ── Job.cancel, ask, ping <── clicks, keys ──┤   hover, pin, keys
-//              ping, width, want: all                                             ├─ Slot    advice, notes, legend
+//              ping, want: all                                                    ├─ Slot    advice, notes, legend
 //                                                                                 └─ Panels  durations, failures, output
 //
 // Times are whole numbers, UNITS for a second. Foreign text (names, items, errors, lines) is only ever set as
@@ -13,8 +13,8 @@
 const ACK_MS = 300; // a kernel that can answer does so in some 70 ms
 const PING_MS = 2000; // between two questions whether messages reach the kernel while its cell runs
 const SAY_MS = 600; // between two things that a screen reader is told
-const UNITS = 100000;
-const N_FIELDS = 10; // numbers in a mark, as merging.py has them
+const UNITS = 1000000;
+const N_FIELDS = 10; // numbers in a mark, as engine/spans.py has them
 const BEGIN = 0, END = 1, FIRST = 2, LAST = 3, TASKS = 4, FAILED = 5, WORK = 6, TONE = 7, SENT = 8, RECEIVED = 9;
 const N_LINES = 200;
 const THIN = 16, TINY = 24, HEAT = 48; // from so many lanes on: thin, without text, a heat strip
@@ -242,7 +242,7 @@ function nowText(lane, scene) {
 
 // --- the model: what is known of the job -----------------------------------------------------------------------------
 
-// The twin of merging.Marks: neighbours that together are no wider than a step become one.
+// The twin of GrowingSpans.coarsen: neighbours that together are no wider than a step become one.
 function coarsened(marks, step) {
   const merged = [];
   for (let i = 0; i < marks.length; i += N_FIELDS) {
@@ -257,6 +257,18 @@ function coarsened(marks, step) {
     }
   }
   return merged;
+}
+
+// A message with its marks, which may have come beside it: 64 bits a number, one lane after the other.
+function unpacked(news, buffers) {
+  if (!news.packed) return news;
+  const [view] = buffers || [];
+  if (!view) return { ...news, seq: NaN }; // lost on the way: as good as missed
+  const { buffer = view, byteOffset = 0, byteLength } = view; // of a front end's choice a view, or the buffer itself
+  const numbers = new BigInt64Array(buffer.slice(byteOffset, byteOffset + byteLength));
+  let at = 0;
+  const marks = news.packed.map(([row, kept, n]) => [row, kept, ...Array.from(numbers.subarray(at, (at += n)), Number)]);
+  return { ...news, marks };
 }
 
 const jobs = new WeakMap(); // model -> Job
@@ -275,10 +287,9 @@ export class Job {
     this.asking = ""; // "pause" or "resume", until it is answered
     this.delivers = false; // a message was answered while the cell ran
     this.gone = false;
-    this.toldWidth = 0;
     this.listeners = new Set();
     this.take(model.get("scene"));
-    model.on("msg:custom", (content) => this.hear(content));
+    model.on("msg:custom", (content, buffers) => this.hear(content, buffers));
     model.on("change:scene", () => this.take(model.get("scene")));
     for (const event of ["destroy", "comm:close"]) model.on(event, () => { this.gone = true; });
     // A model that was made again, on a page opened anew, may have missed messages while it was made, even the last.
@@ -295,9 +306,9 @@ export class Job {
     return !this.ended && Boolean(this.scene.can_pause) && (this.delivers || !this.scene.cell_is_running);
   }
 
-  hear(content) {
+  hear(content, buffers) {
     if (!content) return;
-    if (content.scene) this.take(content.scene);
+    if (content.scene) this.take(unpacked(content.scene, buffers));
     if (!this.scene) return;
     if (content.ack !== undefined && content.ack === this.scene.job) this.answered(content.of || "cancel");
     if (content.pong !== undefined && content.pong === this.scene.job) {
@@ -322,36 +333,33 @@ export class Job {
     }
     this.scene = news.full ? { ...news } : { ...this.scene, ...news };
     this.asked = false;
-    for (const part of news.lanes) this.takeLane(part);
+    this.takeLanes(news);
     if (news.failures) this.failures = this.failures.slice(0, news.failures_kept).concat(news.failures);
     if (news.lines) this.lines = this.lines.concat(news.lines).slice(-N_LINES);
     this.changed();
   }
 
-  takeLane({ kept, marks, usage_kept: usageKept, usage, ...fields }) {
-    let lane = this.lanes.find((known) => known.id === fields.id);
-    if (!lane) {
-      lane = { pid: 0, n_done: 0, busy: 0, begin: 0, ready: 0, init: 0, alive: true, index: null, since: 0, track: null,
-        marks: [], usage: [] };
-      this.lanes.push(lane);
+  // Fields come as columns, a value for each lane; marks and usage for the lanes alone that have new ones.
+  takeLanes({ lanes: columns, marks, usage }) {
+    if (columns.id) {
+      const known = new Map(this.lanes.map((lane) => [lane.id, lane]));
+      this.lanes = columns.id.map((id) => known.get(id) || { id, marks: [], usage: [] });
     }
-    Object.assign(lane, fields);
-    if (marks) {
-      lane.marks.length = Math.min(lane.marks.length, kept * N_FIELDS);
-      for (const number of marks) lane.marks.push(number);
+    for (const [name, column] of Object.entries(columns)) {
+      this.lanes.forEach((lane, row) => { lane[name] = column[row]; });
     }
-    if (usage) lane.usage = lane.usage.slice(0, usageKept * 3).concat(usage);
-    this.lanes.sort((a, b) => a.id - b.id);
+    for (const [row, kept, ...numbers] of marks) {
+      const lane = this.lanes[row];
+      lane.marks = lane.marks.slice(0, kept * N_FIELDS).concat(numbers);
+    }
+    for (const [row, kept, ...numbers] of usage) {
+      const lane = this.lanes[row];
+      lane.usage = lane.usage.slice(0, kept * 3).concat(numbers);
+    }
   }
 
   changed() { for (const listener of this.listeners) listener(); }
   say(hint) { this.hint = hint; this.changed(); }
-
-  tellWidth(pixels) { // what a lane is drawn with: spans narrower than a pixel need not be sent
-    if (this.ended || pixels <= this.toldWidth * 1.1) return;
-    this.toldWidth = pixels;
-    this.model.send({ width: Math.round(pixels) });
-  }
 
   answered(what) {
     if (what === "cancel") this.acknowledged = true;
@@ -588,7 +596,6 @@ class Stream {
     this.drawSides(scene, at);
     if (!this.canvas.clientWidth) return; // not laid out: drawn when the observer sees a size
     Object.assign(at, this.layout()); // the columns beside it may have become wider
-    job.tellWidth(at.plot);
     const g = brush(this.canvas, at.width, at.total);
     if (at.name === "heat") this.drawHeat(g, at); else this.drawLanes(g, at);
     if (!at.text) this.drawGutters(g, at);

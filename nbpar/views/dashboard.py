@@ -19,7 +19,7 @@ from nbpar.views import report
 from nbpar.views.cell import Cell
 from nbpar.views.controls import Controls
 from nbpar.views.plain import write_lines
-from nbpar.views.scene import Scene
+from nbpar.views.scene import Scene, packed
 
 __all__ = ["Dashboard"]
 
@@ -84,8 +84,9 @@ class Dashboard:
         if self._link.wants_all or now_s >= self._next_full_s:
             self._next_full_s = now_s + FULL_PERIOD_S
             self._link.wants_all = False
-            message = self._scene.full()
-        self._widget.send({"scene": message})
+            self._widget.send({"scene": self._scene.full()})
+        else:
+            _send(self._widget, message)
 
     def _is_waited_for(self) -> bool:
         controls = self._link.controls
@@ -105,8 +106,9 @@ class Dashboard:
             self._link.has_ended = True
             message = self._scene.change(snapshot, cell_is_running=self._is_waited_for())
             if self._link.wants_all or self._link.was_restored:  # no update comes after this one
-                message = self._scene.full()
-            widget.send({"scene": message})
+                widget.send({"scene": self._scene.full()})
+            else:
+                _send(widget, message)
         # Nothing of a widget may stay in the saved output: a trusted reopen would show "model not found" instead.
         self._cell.publish(_static(snapshot), self._display_id, update=self._is_shown)
         # On a page that was reloaded JupyterLab has forgotten the display id, so the picture did not get there; closing
@@ -115,6 +117,11 @@ class Dashboard:
             layout = widget.layout  # ipywidgets gives every widget one, with a comm of its own
             widget.close()
             layout.close()
+
+
+def _send(widget: Any, message: dict[str, Any]) -> None:
+    content, buffers = packed(message)
+    widget.send({"scene": content}, buffers)
 
 
 def _static(snapshot: Snapshot) -> dict[str, Any]:
@@ -135,8 +142,6 @@ class _Link:
         """Take a message of the front end; called on the main thread, or on a subshell's while a cell runs."""
         if not isinstance(content, dict):
             return
-        if "width" in content:
-            self.scene.set_width(content["width"])
         if content.get("want") == "all":
             self.wants_all = True
             if self.has_ended:

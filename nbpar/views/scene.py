@@ -2,38 +2,35 @@
 
 One message per tick, whatever the number of workers: 64 lanes as 64 messages lag by seconds, as one they do not. Pure:
 no widget here. The front end makes the words of numbers that change with every tick; what stands in a message only
-where it changed is listed at :meth:`Scene.change`. Spans are merged by :mod:`~nbpar.views.merging`.
+where it changed is listed at :meth:`Scene.change`.
+
+What is told of lanes goes field by field, as columns of one value per lane: most that change do so for most lanes, and
+a column is made and compared in C. Spans are numbers already, merged by :mod:`nbpar.engine.spans`; the front end merges
+what it has by the same step.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from array import array
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbpar.engine.events import Failure, OutputLine
-from nbpar.engine.snapshot import Lane, Snapshot, Usage
+from nbpar.engine.snapshot import Lane, Snapshot, Span, Usage
+from nbpar.engine.spans import UNITS_PER_S, Spans, units
 from nbpar.views import wording
-from nbpar.views.merging import Marks, step_for, units
 
-__all__ = ["Scene"]
-
-WIDTH = 600
-"""Pixels that a lane is taken to have until a front end tells its own."""
-
-MOST_STEPS = 24_000
-"""Of all lanes together: with many of them a step is several pixels, and all marks at once are at most 1 MB or so."""
+__all__ = ["Scene", "packed", "plain"]
 
 N_LINES = 200
 LINE_LENGTH = 400
 TRACEBACK_LENGTH = 3000  # its end, which says most
 MANY_LANES = 48
 """From here on lanes are a heat strip, without a curve of each worker's memory."""
-
-_LANE = ("pid", "n_done", "busy", "begin", "ready", "init", "alive", "index", "since", "track")
-_NOTHING: tuple[Any, ...] = (object(),) * len(_LANE)  # unlike any value
-_TIMES = frozenset(("begin", "ready", "init", "since"))
 
 
 class Scene:
@@ -48,9 +45,6 @@ class Scene:
         self._seq = 0
         self._snapshot: Snapshot | None = None
         self._running_cell = False
-        self._width = WIDTH
-        self._step = 1
-        self._lanes: dict[int, _LaneNews] = {}
         self._lines: deque[list[Any]] = deque(maxlen=N_LINES)
         self._n_lines = 0
         self._n_lines_sent = 0
@@ -60,11 +54,6 @@ class Scene:
         """The job's, None before the first change."""
         snapshot = self._snapshot
         return None if snapshot is None else snapshot.job_id
-
-    def set_width(self, pixels: object) -> None:
-        """A front end says how wide it draws a lane; what it says is not trusted."""
-        if isinstance(pixels, int | float) and math.isfinite(pixels):
-            self._width = min(4000, max(100, int(pixels)))
 
     def write(self, lines: list[OutputLine]) -> None:
         """Keep what tasks wrote, the last 200 lines, for the next change."""
@@ -79,8 +68,9 @@ class Scene:
     def change(self, snapshot: Snapshot, *, cell_is_running: bool) -> dict[str, Any]:
         """What is new in `snapshot` since the last call, everything at the first.
 
-        Only where they changed: a lane, and each of its fields; the name, notes, advice, durations, slowest tasks;
-        failures and lines, of which the new ones are sent.
+        Only where they changed: each field of the lanes, their spans and usage; the name, notes, advice, durations,
+        slowest tasks; failures and lines, of which the new ones are sent. The spans' numbers are arrays: :func:`packed`
+        and :func:`plain` make of the message what can be sent.
 
         Parameters
         ----------
@@ -93,41 +83,19 @@ class Scene:
             before, self._snapshot = self._snapshot, snapshot
             self._running_cell = cell_is_running
             self._seq += 1
-            if before is not None and len(snapshot.lanes) < len(self._lanes):
+            if before is not None and len(snapshot.lanes) < len(before.lanes):
                 before = None  # workers are never taken out; if they were, their lanes would stay
-            if before is None:
-                self._lanes = {}
-            self._merge(snapshot)
             message = self._message(snapshot, before)
             self._n_lines_sent = self._n_lines
-            if before is None:
-                for lane in snapshot.lanes:  # what is known from now on
-                    self._lanes[lane.worker_id].message(lane, full=False, many=len(snapshot.lanes) >= MANY_LANES)
             return message
 
     def full(self) -> dict[str, Any]:
-        """Everything, as of the last change; {} before the first."""
+        """Everything, as of the last change, :func:`plain`; {} before the first."""
         with self._lock:
-            return {} if self._snapshot is None else self._message(self._snapshot, None)
-
-    def _merge(self, snapshot: Snapshot) -> None:
-        lanes = snapshot.lanes
-        n_steps = max(64, min(2 * self._width, MOST_STEPS // max(1, len(lanes))))
-        step = step_for(units(snapshot.elapsed_s), n_steps, self._step)
-        if step != self._step:
-            self._step = step
-            for news in self._lanes.values():
-                news.marks.coarsen(step)
-        for lane in lanes:
-            known = self._lanes.get(lane.worker_id)
-            if known is None:
-                known = self._lanes[lane.worker_id] = _LaneNews()
-            known.marks.take(lane.spans, step)
+            return {} if self._snapshot is None else plain(self._message(self._snapshot, None))
 
     def _message(self, snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
         full = before is None
-        many = len(snapshot.lanes) >= MANY_LANES
-        lanes = [self._lanes[lane.worker_id].message(lane, full=full, many=many) for lane in snapshot.lanes]
         message: dict[str, Any] = {
             "seq": self._seq,
             "full": full,
@@ -142,8 +110,8 @@ class Scene:
             "n_workers": snapshot.n_workers,
             "tasks": wording.tasks(snapshot),
             "figures": wording.figures(snapshot),
-            "step": self._step,
-            "lanes": [lane for lane in lanes if len(lane) > 1],
+            "step": snapshot.step,
+            **_lanes(snapshot.lanes, () if before is None else before.lanes),
         }
         if before is None or before.name != snapshot.name:
             message["name"] = wording.clean(snapshot.name)
@@ -171,49 +139,102 @@ class Scene:
         return message
 
 
-class _LaneNews:
-    """One lane as the front end knows it."""
+def plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as JSON can have it."""
+    return message | {"marks": [[row, kept, *numbers] for row, kept, numbers in message["marks"]]}
 
-    __slots__ = ("_fields", "_usage", "marks")
 
-    def __init__(self) -> None:
-        self.marks = Marks()
-        self._fields = _NOTHING
-        self._usage: tuple[Usage, ...] = ()
+def packed(message: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """A message as JSON, and the numbers of its marks as bytes beside it: as text they would be most of the work.
 
-    def message(self, lane: Lane, *, full: bool, many: bool) -> dict[str, Any]:
-        """All of the lane, or its id and what changed since the last call that was not for all of it."""
-        fields = (
-            lane.pid,
-            lane.n_done,
-            _percent(lane.busy),
-            lane.begin_s,
-            lane.ready_s,
-            lane.times.init_s,
-            lane.alive,
-            lane.current_index,
-            lane.current_since_s,
-            lane.track,
-        )
-        usage = lane.usage[-1:] if many else lane.usage
-        message: dict[str, Any] = {"id": lane.worker_id}
-        known = _NOTHING if full else self._fields
-        for name, new, old in zip(_LANE, fields, known, strict=True):
-            if new is not old and new != old:
-                message[name] = units(new) if name in _TIMES else new  # type: ignore[arg-type]  # those are floats
-        if full:
-            message["kept"], message["marks"] = 0, self.marks.all()
-            message["usage_kept"], message["usage"] = 0, _flat(usage)
-            return message
-        self._fields = fields
-        kept, marks = self.marks.news()
-        if marks or kept < len(self.marks):
-            message["kept"], message["marks"] = kept, marks
-        if usage != self._usage:
-            n = _n_same(self._usage, usage)
-            message["usage_kept"], message["usage"] = n, _flat(usage[n:])
-            self._usage = usage
-        return message
+    ``packed`` has row, how many to keep, and how many numbers follow, for each lane in ``marks``; 64 bits each.
+    """
+    content = {name: value for name, value in message.items() if name != "marks"}
+    content["packed"] = [[row, kept, len(numbers)] for row, kept, numbers in message["marks"]]
+    numbers = array("q", b"".join([numbers for _, _, numbers in message["marks"]]))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return content, [numbers.tobytes()]
+
+
+# --- lanes ------------------------------------------------------------------------------------------------------------
+
+
+def _lanes(lanes: tuple[Lane, ...], before: tuple[Lane, ...]) -> dict[str, Any]:
+    """Of the lanes' fields the columns that are not as they were; of spans and usage, lane by lane, what is new.
+
+    ``marks`` and ``usage`` have an entry for each lane that has news: its row, how many marks or samples to keep, and
+    the numbers of those that follow.
+    """
+    columns: dict[str, Any] = {}
+    marks: list[tuple[int, int, array[int]]] = []
+    usage: list[list[int]] = []
+    if lanes:
+        now, then = _columns(lanes), _columns(before or (_NO_LANE,))
+        for place, name, told in _FIELDS:
+            if now[place] != then[place] or not before:
+                columns[name] = now[place] if told is None else told(now[place])
+        old_spans, old_usage = then[_SPANS], then[_USAGE]
+        if "id" in columns:
+            known = {lane.worker_id: lane for lane in before}
+            old = [known.get(lane.worker_id, _NO_LANE) for lane in lanes]
+            old_spans, old_usage = tuple(lane.spans for lane in old), tuple(lane.usage for lane in old)
+        for row, (new, old) in enumerate(zip(now[_SPANS], old_spans, strict=True)):
+            if new is not old:
+                kept, numbers = _spans(new).since(_spans(old))
+                if numbers or kept < len(old):
+                    marks.append((row, kept, numbers))
+        if now[_USAGE] != old_usage:
+            many = len(lanes) >= MANY_LANES
+            for row, (new, old) in enumerate(zip(now[_USAGE], old_usage, strict=True)):
+                if new != old:
+                    kept = 0 if many else _n_same(old, new)
+                    usage.append([row, kept, *_flat(new[-1:] if many else new[kept:])])
+    return {"lanes": columns, "marks": marks, "usage": usage}
+
+
+def _columns(lanes: tuple[Lane, ...]) -> list[tuple[Any, ...]]:
+    """Of each field of a lane the values of all lanes; of its times those of init."""
+    columns = list(zip(*lanes, strict=True))
+    columns[_TIMES] = tuple([times.init_s for times in columns[_TIMES]])
+    return columns
+
+
+def _spans(spans: Sequence[Span]) -> Spans:
+    return spans if isinstance(spans, Spans) else Spans.of(spans)
+
+
+def _times(column: tuple[float, ...]) -> list[int]:
+    try:
+        return [int(seconds * UNITS_PER_S + 0.5) for seconds in column]
+    except (ValueError, OverflowError):  # one is not finite
+        return [units(seconds) for seconds in column]
+
+
+def _percents(column: tuple[float, ...]) -> list[int]:
+    return [_percent(share) for share in column]
+
+
+_SPANS, _TIMES, _USAGE = (Lane._fields.index(name) for name in ("spans", "times", "usage"))
+_NO_LANE = Lane(-1, 0, 0, 0.0, Spans.of(()))
+
+_FIELDS: tuple[tuple[int, str, Callable[[Any], list[int]] | None], ...] = tuple(
+    (Lane._fields.index(field), name, told)
+    for field, name, told in (
+        ("worker_id", "id", None),
+        ("pid", "pid", None),
+        ("n_done", "n_done", None),
+        ("busy", "busy", _percents),
+        ("begin_s", "begin", _times),
+        ("ready_s", "ready", _times),
+        ("times", "init", _times),
+        ("alive", "alive", None),
+        ("current_index", "index", None),
+        ("current_since_s", "since", _times),
+        ("track", "track", None),
+    )
+)
+"""Where a field stands in a :class:`Lane`, what it is called in a message, and how it is told."""
 
 
 def _percent(share: float) -> int:

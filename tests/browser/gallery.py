@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator
 import nbpar.views
 from nbpar.engine.events import OutputLine
 from nbpar.engine.snapshot import Snapshot
-from nbpar.views.scene import Scene
+from nbpar.views.scene import Scene, packed
 
 __all__ = ["Gallery", "LiveCard", "Theme"]
 
@@ -30,10 +30,16 @@ Theme = Literal["light", "dark"]
 _PAGE = """<!doctype html><meta charset="utf-8"><title>nbpar</title>
 <body style="margin: 0; padding: 12px; background: var(--page)"><main></main></body>"""
 
-# A stand-in for anywidget's model: what the card sends is kept, what the test sends arrives like a message.
+# A stand-in for anywidget's model: what the card sends is kept, what the test sends arrives like a message. Its buffers
+# are not aligned, as in one that came over a socket.
 _STUB = """async (source) => {
   const { default: widget, Job } = await import("data:text/javascript;base64," + source);
   window.cards = [];
+  const views = (buffers) => buffers.map((bytes) => {
+    const whole = new Uint8Array(bytes.length + 3);
+    whole.set(bytes, 3);
+    return new DataView(whole.buffer, 3);
+  });
   window.show = (scene, canCancel) => {
     const listeners = {}, sent = [];
     const model = {
@@ -48,7 +54,9 @@ _STUB = """async (source) => {
     document.querySelector("main").append(el);
     if (widget.initialize) widget.initialize({ model });
     const close = widget.render({ model, el });
-    const tell = (content) => { for (const listener of listeners["msg:custom"] || []) listener(content, []); };
+    const tell = (content, buffers) => {
+      for (const listener of listeners["msg:custom"] || []) listener(content, views(buffers));
+    };
     window.cards.push({ el, sent, tell, close, model });
     return window.cards.length - 1;
   };
@@ -59,7 +67,7 @@ _STUB = """async (source) => {
   };
   window.replay = ([first, ...messages]) => { // what a front end knows after these
     const job = new Job({ get: () => first, on: () => {}, send: () => {} });
-    for (const message of messages) job.hear({ scene: message });
+    for (const [content, buffers] of messages) job.hear({ scene: content }, views(buffers));
     return { lanes: job.lanes, failures: job.failures, lines: job.lines };
   };
 }"""
@@ -159,13 +167,13 @@ class LiveCard:
         """Send what changed, as a tick does."""
         if cell_is_running is not None:
             self._cell_is_running = cell_is_running
-        self.tell({"scene": self.scene.change(snapshot, cell_is_running=self._cell_is_running)})
+        content, buffers = packed(self.scene.change(snapshot, cell_is_running=self._cell_is_running))
+        self.tell({"scene": content}, buffers)
 
-    def tell(self, content: dict[str, Any]) -> None:
+    def tell(self, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> None:
         """Let a message of the kernel arrive, and wait until it is drawn."""
-        self.page.evaluate(
-            "([i, content]) => window.cards[i].tell(content)", [self._index, json.loads(json.dumps(content))]
-        )
+        message = [self._index, json.loads(json.dumps(content)), [list(one) for one in buffers]]
+        self.page.evaluate("([i, content, buffers]) => window.cards[i].tell(content, buffers)", message)
         self.drawn()
 
     def drawn(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -14,8 +13,9 @@ from playwright.sync_api import Browser, Locator, Position, expect
 
 from nbpar.engine.events import ChunkDone, Failure, OutputLine, SlowTask
 from nbpar.engine.snapshot import Bin, Lane, Snapshot, Span, Times, Usage
+from nbpar.engine.spans import Steps, units
 from nbpar.engine.state import JobState
-from nbpar.views.scene import Scene
+from nbpar.views.scene import Scene, packed, plain
 from tests.browser.gallery import Gallery, LiveCard, Theme
 
 HOSTILE = "<img src=x onerror=alert(1)></script><b class=hostile>&amp;\u202e"
@@ -212,8 +212,14 @@ def test_a_click_pins_a_span_until_escape_and_it_outlives_merging(open_gallery: 
     expect(pin).to_be_hidden()
     lanes_of(card).click(position=point(card, 3.4))
     expect(pin).to_contain_text("ValueError: bad 2")
-    for elapsed_s in (80.0, 80_000.0):  # spans are less than a pixel by then
-        card.update(failing()._replace(elapsed_s=elapsed_s))
+    steps = Steps()
+    growing = steps.lane()
+    for span in failing().lanes[0].spans:
+        growing.add(*span)
+    for elapsed_s in (80.0, 160.0, 80_000.0):  # spans are less than a pixel by then
+        steps.cover(units(elapsed_s))
+        merged = lane(0)._replace(spans=growing.freeze())
+        card.update(failing()._replace(elapsed_s=elapsed_s, step=steps.step, lanes=(merged, lane(1))))
         expect(pin).to_contain_text("item 2")
     card.page.keyboard.press("Escape")
     expect(pin).to_be_hidden()
@@ -552,16 +558,16 @@ def test_the_front_end_keeps_what_the_kernel_keeps(open_gallery: OpenGallery) ->
             )
             index += 2
         scene.write([OutputLine(0, index, "stdout", f"line {index}")])
-        messages.append(json.loads(json.dumps(scene.change(truth.snapshot(max(ends), {}), cell_is_running=True))))
+        messages.append(scene.change(truth.snapshot(max(ends), {}), cell_is_running=True))
     assert len({message["step"] for message in messages}) > 4
-    kept = open_gallery().page.evaluate("(messages) => window.replay(messages)", messages)
-    full = json.loads(json.dumps(scene.full()))
-    assert {lane["id"]: lane["marks"] for lane in kept["lanes"]} == {
-        lane["id"]: lane["marks"] for lane in full["lanes"]
-    }
-    assert {lane["id"]: lane["n_done"] for lane in kept["lanes"]} == {
-        lane["id"]: lane["n_done"] for lane in full["lanes"]
-    }
+    n_told = sum(len(numbers) for message in messages for _, _, numbers in message["marks"])
+    told = [[content, [list(one) for one in buffers]] for content, buffers in map(packed, messages[1:])]
+    kept = open_gallery().page.evaluate("(messages) => window.replay(messages)", [plain(messages[0]), *told])
+    full = scene.full()
+    assert [[row, 0, *lane["marks"]] for row, lane in enumerate(kept["lanes"])] == full["marks"]
+    for name, column in full["lanes"].items():
+        assert [lane[name] for lane in kept["lanes"]] == list(column)
+    assert n_told < 10 * sum(len(lane["marks"]) for lane in kept["lanes"])  # not all of it each time
     assert kept["lines"] == full["lines"]
     assert kept["failures"] == full["failures"]
 
@@ -604,11 +610,13 @@ def test_a_card_that_was_drawn_before_it_came_into_the_page_has_its_colours(open
     assert colours(card)["#3b7dd8"] >= 50
 
 
-def test_the_width_of_a_lane_is_told(open_gallery: OpenGallery) -> None:
+def test_a_message_whose_numbers_got_lost_is_asked_for_again(open_gallery: OpenGallery) -> None:
     card = open_gallery(width=1000).show(job())
-    (told,) = [message["width"] for message in card.sent if "width" in message]
-    box = card.root.locator(".nbpar-canvas").bounding_box()
-    assert box is not None and abs(told - box["width"]) <= 1
+    content, _ = packed(card.scene.change(job(n_done=13), cell_is_running=True))
+    card.tell({"scene": content})
+    assert [message for message in card.sent if "want" in message] == [{"want": "all"}]
+    card.tell({"scene": card.scene.full()})
+    assert text_of(card.root.locator(".nbpar-figures > div"))[0] == "13 of 40 tasks"
 
 
 # --- buttons ----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import json
+from array import array
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbpar.engine import lanes
+from nbpar.engine import spans
 from nbpar.engine.events import ChunkDone, Failure, OutputLine, SlowTask, WorkerStarted
 from nbpar.engine.lanes import Activity
 from nbpar.engine.snapshot import Bin, Lane, Snapshot, Span, Usage
+from nbpar.engine.spans import N_FIELDS, UNITS_PER_S, Spans, units
 from nbpar.engine.state import JobState
-from nbpar.views import dashboard, merging
-from nbpar.views.merging import N_FIELDS, UNITS_PER_S, Marks, step_for, units
-from nbpar.views.scene import N_LINES, TRACEBACK_LENGTH, Scene
+from nbpar.views import dashboard
+from nbpar.views.scene import N_LINES, TRACEBACK_LENGTH, Scene, packed, plain
 
 T = TypeVar("T", Snapshot, Lane, Span)
 
@@ -31,8 +31,8 @@ def replace(record: T, **changes: Any) -> T:
 
 
 def lane(worker_id: int = 0, n_spans: int = 3) -> Lane:
-    spans = tuple(Span(0.1 + i * 0.5, 0.55 + i * 0.5, i, i, 1) for i in range(n_spans))
-    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, spans, ready_s=0.1)
+    some = tuple(Span(0.1 + i * 0.5, 0.55 + i * 0.5, i, i, 1) for i in range(n_spans))
+    return Lane(worker_id, 100 + worker_id, n_spans, 0.9, some, ready_s=0.1)
 
 
 def job(**changes: Any) -> Snapshot:
@@ -42,6 +42,12 @@ def job(**changes: Any) -> Snapshot:
 
 def failure(index: int, traceback: str = "Traceback\n  boom") -> Failure:
     return Failure(index, f"item {index}", "ValueError", "boom", 0, traceback)
+
+
+def whole(scene: Scene) -> dict[str, Any]:
+    """All of a scene, as a change is."""
+    message = scene.full()
+    return message | {"marks": [(row, kept, array("q", numbers)) for row, kept, *numbers in message["marks"]]}
 
 
 class FrontEnd:
@@ -56,29 +62,39 @@ class FrontEnd:
         self.lines: list[Any] = []
 
     def take(self, message: dict[str, Any]) -> None:
-        news = json.loads(json.dumps(message, allow_nan=False, ensure_ascii=False).encode())
+        news = json.loads(json.dumps(plain(message), allow_nan=False, ensure_ascii=False).encode())
+        assert news == self._unpacked(*packed(message))
         assert news["full"] or news["seq"] == self.scene["seq"] + 1
         if news["full"]:
             self.__init__()  # type: ignore[misc]  # it forgets all that it had
         elif news["step"] != self.scene["step"]:
             self.marks = {i: self._coarsened(marks, news["step"]) for i, marks in self.marks.items()}
         self.scene |= news
-        for part in news["lanes"]:
-            i = part["id"]
-            self.marks.setdefault(i, [])
-            self.usage.setdefault(i, [])
-            self.lanes.setdefault(i, {}).update(
-                {key: value for key, value in part.items() if key not in ("kept", "marks", "usage_kept", "usage")}
-            )
-            if "marks" in part:
-                numbers = part["marks"]
-                new = [numbers[at : at + N_FIELDS] for at in range(0, len(numbers), N_FIELDS)]
-                self.marks[i] = self.marks[i][: part["kept"]] + new
-            if "usage" in part:
-                self.usage[i] = self.usage[i][: 3 * part["usage_kept"]] + part["usage"]
+        columns = news["lanes"]
+        ids = columns.get("id", list(self.lanes))
+        self.lanes = {i: self.lanes.get(i, {}) for i in ids}
+        for name, column in columns.items():
+            for i, value in zip(ids, column, strict=True):
+                self.lanes[i][name] = value
+        for row, kept, *numbers in news["marks"]:
+            new = [numbers[at : at + N_FIELDS] for at in range(0, len(numbers), N_FIELDS)]
+            self.marks[ids[row]] = self.marks.get(ids[row], [])[:kept] + new
+        for row, kept, *numbers in news["usage"]:
+            self.usage[ids[row]] = self.usage.get(ids[row], [])[: 3 * kept] + numbers
         if "failures" in news:
             self.failures = self.failures[: news["failures_kept"]] + news["failures"]
         self.lines = (self.lines + news.get("lines", []))[-N_LINES:]
+
+    @staticmethod
+    def _unpacked(content: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
+        (all_of_them,) = buffers
+        numbers, at, marks = array("q", all_of_them), 0, []
+        for row, kept, n in content.pop("packed"):
+            marks.append([row, kept, *numbers[at : at + n]])
+            at += n
+        assert at == len(numbers)
+        told: dict[str, Any] = json.loads(json.dumps(content))
+        return told | {"marks": marks}
 
     @staticmethod
     def _coarsened(marks: list[list[int]], step: int) -> list[list[int]]:
@@ -100,12 +116,7 @@ class FrontEnd:
         return scene, self.lanes, self.marks, self.usage, self.failures, self.lines
 
 
-def test_examples_in_docstrings_are_true() -> None:
-    assert doctest.testmod(merging).attempted > 0
-    assert doctest.testmod(merging).failed == 0
-
-
-# --- merging ----------------------------------------------------------------------------------------------------------
+# --- what happened ----------------------------------------------------------------------------------------------------
 
 chunks = st.tuples(
     st.integers(0, 2),  # worker
@@ -117,15 +128,18 @@ chunks = st.tuples(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(chunks, max_size=12), min_size=1, max_size=12), st.sampled_from([4, 9, 512]))
-def test_changes_add_up_to_everything_and_nothing_is_lost(ticks: list[list[Any]], most_spans: int) -> None:
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(chunks, max_size=12)), min_size=1, max_size=12),
+    st.sampled_from([4, 9, 512]),
+)
+def test_changes_add_up_to_everything_and_nothing_is_lost(ticks: list[tuple[bool, list[Any]]], n_steps: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "MAX_SPANS", most_spans)  # so that a lane's own neighbours are merged, again and again
+        patch.setattr(spans, "LEAST_STEPS", 1)
+        patch.setattr(spans, "N_STEPS", n_steps)  # so that neighbours are merged, again and again
         truth = JobState(job_id=7, name="x", n_tasks=None, n_workers=3, begin_s=0.0)
         scene, front_end = Scene(), FrontEnd()
-        scene.set_width(100)
         now_s, n_tasks, failed, ends = 0.1, 0, [0, 0, 0], [0.05, 0.05, 0.05]
-        for tick in ticks:
+        for is_shown, tick in [*ticks, (True, [])]:
             for worker_id, wait_s, took_s, n, n_failed in tick:
                 begin_s = ends[worker_id] + wait_s
                 ends[worker_id] = begin_s + took_s
@@ -143,9 +157,11 @@ def test_changes_add_up_to_everything_and_nothing_is_lost(ticks: list[list[Any]]
                 n_tasks += n
                 failed[worker_id] += n_failed
             now_s = max(now_s + 0.1, *ends)
-            front_end.take(scene.change(truth.snapshot(now_s, {}), cell_is_running=True))
+            snapshot = truth.snapshot(now_s, {})  # also where it is not for this view, but for another one
+            if is_shown:
+                front_end.take(scene.change(snapshot, cell_is_running=True))
         late = FrontEnd()
-        late.take(scene.full())
+        late.take(whole(scene))
     assert late.known() == front_end.known()
     marks = [mark for lane_marks in front_end.marks.values() for mark in lane_marks]
     assert sum(mark[TASKS] for mark in marks) == n_tasks
@@ -156,26 +172,6 @@ def test_changes_add_up_to_everything_and_nothing_is_lost(ticks: list[list[Any]]
         assert all(mark[BEGIN] <= mark[BEGIN] + mark[WORK] <= mark[END] for mark in lane_marks)
         assert all(a[END] <= b[BEGIN] for a, b in pairwise(lane_marks))
         assert len(lane_marks) <= 2 * units(now_s) / front_end.scene["step"] + 2
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30), st.booleans()), max_size=80), st.integers(0, 12))
-def test_a_failure_is_seen_where_it_was(parts: list[tuple[int, int, bool]], power: int) -> None:
-    spans, at = [], 0
-    for i, (wait, took, fails) in enumerate(parts):
-        at += wait
-        spans.append(Span(at / 1000, (at + took) / 1000, i, i, 1, int(fails)))
-        at += took
-    marks = Marks()
-    marks.take(tuple(spans[:40]), 1)
-    marks.coarsen(2**power)
-    marks.take(tuple(spans), 2**power)
-    numbers = marks.all()
-    shown = [numbers[i : i + N_FIELDS] for i in range(0, len(numbers), N_FIELDS)]
-    for span in spans:
-        if span.n_failed:
-            middle = units((span.begin_s + span.end_s) / 2)
-            (there,) = [mark for mark in shown if mark[BEGIN] <= middle <= mark[END]]
-            assert there[FAILED]
 
 
 def test_a_lane_that_is_another_one_is_told_anew() -> None:
@@ -195,7 +191,7 @@ def test_times_that_are_not_finite_are_drawn_at_the_beginning() -> None:
         cell_is_running=True,
     )
     FrontEnd().take(message)
-    assert message["lanes"][0]["marks"][:2] == [0, 0]
+    assert list(message["marks"][0][2][:2]) == [0, 0]
 
 
 def test_messages_stay_small_however_many_tasks_there_are_and_however_long_it_takes() -> None:
@@ -211,27 +207,12 @@ def test_messages_stay_small_however_many_tasks_there_are_and_however_long_it_ta
                 truth.apply(ChunkDone(worker_id, index, index + 50, at_s, at_s + 0.0035))
                 index += 50
         snapshot = truth.snapshot(begin_s + 0.1, {w: Activity(index, begin_s + 0.1) for w in range(n_workers)})
-        sizes.append(len(json.dumps(scene.change(snapshot, cell_is_running=True))))
+        content, buffers = packed(scene.change(snapshot, cell_is_running=True))
+        sizes.append(len(json.dumps(content)) + sum(map(len, buffers)))
     assert index == 200 * n_workers * per_tick * 50
-    assert max(sizes) < 12_000 + 500
+    assert max(sizes) < n_workers * (per_tick + 1) * N_FIELDS * 8 + 1500
     assert sum(sizes[-50:]) < sum(sizes[20:70]) * 0.7  # pixels have become wider
     assert len(json.dumps(scene.full())) < 1_000_000
-
-
-@given(st.integers(0, 10**9), st.integers(64, 4000), st.integers(0, 20))
-def test_steps_cover_the_time_and_are_no_wider_than_needed(elapsed: int, n_steps: int, power: int) -> None:
-    least = 2**power
-    step = step_for(elapsed, n_steps, least)
-    assert step * n_steps >= elapsed
-    assert step == least or step // 2 * n_steps < elapsed
-
-
-@pytest.mark.parametrize("width", ["600", None, float("nan"), -5, 10**12, [], True])
-def test_what_a_front_end_says_of_its_width_is_not_trusted(width: object) -> None:
-    scene = Scene()
-    scene.set_width(width)
-    message = scene.change(job(elapsed_s=1000.0), cell_is_running=True)
-    assert UNITS_PER_S * 1000 / 8000 / 2 <= message["step"] <= UNITS_PER_S * 1000 / 200 * 2
 
 
 # --- only what is new -------------------------------------------------------------------------------------------------
@@ -246,19 +227,28 @@ def test_a_tick_sends_only_the_new_spans_and_no_unchanged_text() -> None:
         "durations": (Bin(0.1, 0.2, 5),),
         "slowest": (SlowTask(3, 0.5, 0, "x"),),
     }
-    first = scene.change(job(**same), cell_is_running=True)
+    growing = spans.Steps().lane()
+    for span in lane(0).spans:
+        growing.add(*span)
+    before = replace(lane(0), spans=growing.freeze()), replace(lane(1), spans=Spans.of(lane(1).spans))
+    first = scene.change(job(**same, lanes=before), cell_is_running=True)
     assert first["full"]
-    assert len(first["lanes"][0]["marks"]) == 3 * N_FIELDS
-    message = scene.change(job(**same, lanes=(lane(0, 4), lane(1))), cell_is_running=False)
+    assert [len(numbers) for _, _, numbers in first["marks"]] == [3 * N_FIELDS] * 2
+    growing.add(*lane(0, 4).spans[3])
+    lanes = replace(before[0], spans=growing.freeze(), n_done=4), before[1]
+    message = scene.change(job(**same, lanes=lanes), cell_is_running=False)
     assert not message["full"]
-    (only,) = message["lanes"]
-    assert (only["id"], only["kept"], len(only["marks"])) == (0, 3, N_FIELDS)
-    assert set(only) == {"id", "n_done", "kept", "marks"}
+    ((row, kept, numbers),) = message["marks"]
+    assert (row, kept, len(numbers)) == (0, 3, N_FIELDS)
+    assert message["lanes"] == {"n_done": (4, 3)}
+    assert message["usage"] == []
     for name in (*same, "name", "lines"):
         assert name not in message
     assert message["cell_is_running"] is False
     assert scene.full()["notes"] == ["share it"]
     assert scene.full()["failures"] == first["failures"]
+    again = scene.change(job(**same, lanes=lanes), cell_is_running=False)
+    assert (again["lanes"], again["marks"], again["usage"]) == ({}, [], [])
 
 
 def test_new_failures_follow_those_that_are_known() -> None:
@@ -289,7 +279,7 @@ def test_the_last_lines_are_kept_and_sent_once() -> None:
     assert front_end.lines[-1] == [1, None, True, "late 999"]
     assert front_end.scene["n_lines"] == 1150
     late = FrontEnd()
-    late.take(scene.full())
+    late.take(whole(scene))
     assert late.lines == front_end.lines
 
 
@@ -300,11 +290,32 @@ def test_usage_is_sent_as_it_comes_and_with_many_workers_only_the_newest() -> No
     for n in (2, 3, 4):
         message = scene.change(job(lanes=(replace(lane(), usage=samples[:n]),)), cell_is_running=True)
         front_end.take(message)
-    assert message["lanes"] == [{"id": 0, "usage_kept": 3, "usage": [3 * UNITS_PER_S, 10_003, 50]}]
+    assert (message["lanes"], message["usage"]) == ({}, [[0, 3, 3 * UNITS_PER_S, 10_003, 50]])
     assert front_end.usage[0] == [number for i in range(4) for number in (i * UNITS_PER_S, 10_000 + i, 50)]
     many = tuple(replace(lane(i), usage=samples) for i in range(64))
     message = Scene().change(job(lanes=many), cell_is_running=True)
-    assert all(len(entry["usage"]) == 3 for entry in message["lanes"])
+    assert [len(entry) for entry in message["usage"]] == [2 + 3] * 64
+
+
+def test_a_worker_that_comes_late_has_its_place_among_the_others() -> None:
+    scene, front_end, growing = Scene(), FrontEnd(), spans.Steps()
+    of = {i: growing.lane() for i in range(4)}
+    for n in range(1, 4):
+        lanes = []
+        for i in (1, 3) if n == 1 else (0, 1, 3) if n == 2 else (0, 1, 2, 3):
+            of[i].add(n + 0.1, n + 0.9, 10 * i + n, 10 * i + n, 1)
+            lanes.append(replace(lane(i), spans=of[i].freeze(), usage=(Usage(1.0, 1000 * i, 0.5),)))
+        front_end.take(scene.change(job(lanes=tuple(lanes), step=growing.step), cell_is_running=True))
+    late = FrontEnd()
+    late.take(whole(scene))
+    assert late.known() == front_end.known()
+    assert {i: [mark[FIRST] for mark in marks] for i, marks in front_end.marks.items()} == {
+        0: [2, 3],
+        1: [11, 12, 13],
+        2: [23],
+        3: [31, 32, 33],
+    }
+    assert front_end.usage == {i: [UNITS_PER_S, i, 50] for i in range(4)}
 
 
 def test_a_worker_that_starts_has_no_pid_yet() -> None:
@@ -312,10 +323,10 @@ def test_a_worker_that_starts_has_no_pid_yet() -> None:
     truth.apply(WorkerStarted(0, 42, 0.0, 0.5, 0.2))
     scene = Scene()
     starting = scene.change(job(lanes=(replace(lane(0, 0), pid=0),)), cell_is_running=True)
-    assert starting["lanes"][0]["pid"] == 0
+    assert starting["lanes"]["pid"] == (0,)
     ready = scene.change(truth.snapshot(1.0, {}), cell_is_running=True)
-    assert ready["lanes"][0]["pid"] == 42
-    assert ready["lanes"][0]["ready"] == UNITS_PER_S // 2
+    assert ready["lanes"]["pid"] == (42,)
+    assert ready["lanes"]["ready"] == [UNITS_PER_S // 2]
 
 
 def test_the_front_end_makes_no_markup_of_text_and_fetches_nothing() -> None:

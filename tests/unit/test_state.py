@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nbpar.engine.events import ChunkDone, Failure, Note, Restored, WorkerEnded, WorkerStarted
-from nbpar.engine.lanes import MAX_SPANS
+from nbpar.engine.spans import N_STEPS
 from nbpar.engine.state import MAX_FAILURES, MAX_NOTES, Activity, JobState
 
 
@@ -59,11 +59,11 @@ def test_what_was_restored_is_done_but_says_nothing_of_the_speed() -> None:
 
 def test_spans_stay_bounded_when_chunks_are_many() -> None:
     job = state(None)
-    for i in range(5 * MAX_SPANS):
+    for i in range(5 * N_STEPS):
         job.apply(ChunkDone(0, i, i + 1, 1000.0 + i, 1000.5 + i))
     (lane,) = job.snapshot(9999.0, {}).lanes
-    assert len(lane.spans) <= MAX_SPANS
-    assert sum(span.n_tasks for span in lane.spans) == 5 * MAX_SPANS
+    assert len(lane.spans) <= N_STEPS
+    assert sum(span.n_tasks for span in lane.spans) == 5 * N_STEPS
     assert all(a.end_s <= b.begin_s for a, b in zip(lane.spans, lane.spans[1:], strict=False))
 
 

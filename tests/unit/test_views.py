@@ -19,10 +19,10 @@ import pytest
 import nbpar.views
 from nbpar.engine.events import Failure, OutputLine
 from nbpar.engine.snapshot import Lane, Snapshot, Span, Times
+from nbpar.engine.spans import N_FIELDS
 from nbpar.views import Controls, dashboard, plain, ticker, wording
 from nbpar.views.cell import Cell
 from nbpar.views.dashboard import Dashboard
-from nbpar.views.merging import N_FIELDS
 from nbpar.views.plain import PlainOutput
 from tests.unit import snapshots
 
@@ -209,7 +209,8 @@ def test_a_model_made_late_starts_from_everything(live: Any) -> None:
     state = widget.get_state()
     assert state["scene"]["full"]
     assert state["scene"]["n_done"] == 1300
-    assert len(state["scene"]["lanes"][0]["marks"]) == 9 * N_FIELDS
+    (marks,) = state["scene"]["marks"]
+    assert len(marks) == 2 + 9 * N_FIELDS
     assert "scene" not in widget.get_state("can_cancel")
 
 
