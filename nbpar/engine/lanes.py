@@ -105,8 +105,10 @@ class GrowingLane:
         self, elapsed_s: float, activity: Activity | None, since_s: float | None, usage: tuple[Usage, ...]
     ) -> Lane:
         """An immutable picture; `since_s` is when the task of `activity` began, None when none runs."""
-        current_s = 0.0 if since_s is None else max(0.0, elapsed_s - max(since_s, self._last_s))
-        times = self._times(elapsed_s, current_s)
+        work_s = self._work_s
+        if since_s is not None:
+            work_s += max(0.0, elapsed_s - max(since_s, self._last_s))
+        times = self._times(elapsed_s, work_s)
         as_ready_s = times.wait_s + times.transfer_s + times.work_s
         return Lane(
             self._worker_id,
@@ -126,14 +128,20 @@ class GrowingLane:
             usage,
         )
 
-    def _times(self, elapsed_s: float, current_s: float) -> Times:
+    def _times(self, elapsed_s: float, work_s: float) -> Times:
         """Parts that add up to the worker's presence; what was measured a little too long is cut."""
-        rest_s = self._past_s + (max(0.0, elapsed_s - self._begin_s) if self._is_there else 0.0)
-        start_s = min(self._start_s, rest_s)
-        rest_s -= start_s
-        init_s = min(self._init_s, rest_s)
-        rest_s -= init_s
-        work_s = min(self._work_s + current_s, rest_s)
-        rest_s -= work_s
-        transfer_s = min(self._transfer_s, rest_s)
-        return Times(start_s, init_s, rest_s - transfer_s, transfer_s, work_s, self._exit_s)
+        rest_s = self._past_s
+        if self._is_there and elapsed_s > self._begin_s:
+            rest_s += elapsed_s - self._begin_s
+        start_s, init_s, transfer_s = self._start_s, self._init_s, self._transfer_s
+        wait_s = rest_s - start_s - init_s - transfer_s - work_s
+        if wait_s < 0:  # seldom: this is made for each worker ten times a second
+            start_s = min(start_s, rest_s)
+            rest_s -= start_s
+            init_s = min(init_s, rest_s)
+            rest_s -= init_s
+            work_s = min(work_s, rest_s)
+            rest_s -= work_s
+            transfer_s = min(transfer_s, rest_s)
+            wait_s = rest_s - transfer_s
+        return Times(start_s, init_s, wait_s, transfer_s, work_s, self._exit_s)

@@ -161,8 +161,9 @@ class Steps:
         """The spans of one more lane."""
         lane = GrowingSpans(self)
         self._lanes.append(lane)
-        self._n_steps = max(LEAST_STEPS, min(N_STEPS, MOST_STEPS // len(self._lanes)))
-        self.covered = self.step * self._n_steps
+        if MOST_STEPS < N_STEPS * len(self._lanes):
+            self._n_steps = max(LEAST_STEPS, MOST_STEPS // len(self._lanes))
+            self.covered = self.step * self._n_steps
         return lane
 
     def cover(self, end: int) -> None:
