@@ -33,6 +33,8 @@ const STYLE = `
   position: relative; box-sizing: border-box; max-width: 1080px; margin: 4px 0; padding: 12px 16px 12px;
   border: 1px solid var(--line); border-radius: 8px; background: var(--bg); color: var(--ink);
   font: 13px/1.4 system-ui, -apple-system, "Segoe UI", sans-serif; }
+/* As wide as the picture that stays, which JupyterLab keeps off its right edge. */
+.jp-OutputArea .nbpar-card { margin-right: 20px; }
 .nbpar-card[data-dark] { --bg: #111418; --ink: #e6e9ed; --soft: #9aa4af; --line: #2d333b; --lane: #1b2027;
   --task: #4a8fe7; --alt: #2f6bb5; --fail: #ff8a3d; --wait: #232930; --start: #595080; --init: #8273b3; --run: #1f3853;
   --ok: #4cc38a; --task-ink: #6aa5f0; --fail-ink: #ff9d5c; --ok-ink: #4cc38a; --warn-ink: #f0c674; --warnbg: #2b2413;

@@ -61,7 +61,7 @@ def to_html(snapshot: Snapshot) -> str:
         f"<div><strong>{escape(snapshot.name)}</strong>",
         f'<span style="float:right">{sections.chip(snapshot.status, snapshot.status)}</span></div>',
         picture.bar(snapshot),
-        f'<div style="margin-bottom:6px">{_figures(snapshot)}</div>',
+        f'<div style="margin-bottom:9px">{_figures(snapshot)}</div>',
         *_lanes(snapshot),
     ]
     share = min(1.0, _left(parts) / TEXTS_BYTES)  # less for each where the lanes take much

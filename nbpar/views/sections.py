@@ -33,8 +33,8 @@ __all__ = [
 
 FAINT = "opacity:0.75"
 _TABLE = "table-layout:auto;border:0;border-collapse:collapse;margin:0"
-_CELL = "padding:1px 10px 1px 0"
-_LAST = "padding:1px 0"
+_CELL = "padding:2px 10px 3px 0"  # a row is as high as a lane of the live card
+_LAST = "padding:2px 0 3px 0"
 _LEFT = _CELL + ";text-align:left"
 _PLAIN = _LEFT + ";font-weight:normal"
 _SMALL = "font-size:11px;" + FAINT
@@ -177,12 +177,12 @@ def durations(snapshot: Snapshot, told: Insights) -> str:
         f'<span style="float:{side}">{end}</span>' for side, end in zip(("left", "right"), ends, strict=True)
     )
     scale = f'<div style="overflow:hidden;{_SMALL}">{left} {right}</div>'
-    width = max(120, min(300, 36 * len(bins)))
+    width = max(120, min(280, 36 * len(bins)))
     shown = (
         f'<div style="width:{width}px;max-width:100%">{picture.histogram(bins)}{scale}</div>' if len(bins) > 1 else ""
     )
     return (
-        '<div style="display:inline-block;vertical-align:top;width:300px;max-width:100%;margin:8px 32px 0 0">'
+        '<div style="display:inline-block;vertical-align:top;width:280px;max-width:100%;margin:12px 24px 0 0">'
         f'<strong>Durations</strong>\n<div style="{_SMALL}">{duration_words(told)}</div>\n{shown}</div>'
     )
 
@@ -212,7 +212,7 @@ def slowest(tasks: tuple[SlowTask, ...], n_bytes: int) -> str:
         return ""
     headings = _headings("took", "index", "item", "worker")
     return (
-        '<div style="display:inline-block;vertical-align:top;max-width:100%;margin:8px 0 0">'
+        '<div style="display:inline-block;vertical-align:top;max-width:100%;margin:12px 0 0">'
         f'<strong>Slowest tasks</strong>\n<table style="{_TABLE}">{_ROW}{headings}</tr>{"".join(rows)}</table></div>'
     )
 
@@ -223,7 +223,7 @@ def insights(told: Insights, n_bytes: int, *, is_open: bool = False) -> str:
         return ""
     summary = f"<strong>Insights</strong> {escape(where_time_went(told))}"
     opened = ' open="open"' if is_open else ""
-    head = f'<details{opened} style="margin-top:8px"><summary>{summary}</summary>'
+    head = f'<details{opened} style="margin-top:14px"><summary>{summary}</summary>'
     titles, lines = "", [""]
     for n_dropped in range(len(DROPPABLE) + 1):
         heading, *rows = worker_cells(told.workers, without=DROPPABLE[:n_dropped])

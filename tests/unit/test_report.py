@@ -195,7 +195,7 @@ def test_insights_alone_are_a_card_with_an_open_table() -> None:
     assert in_order(
         page.text, "boom done", "serial: 54 s in tasks in 30 s", "Slowest tasks", "worker pid tasks", "1 101"
     )
-    assert page.all("details") == [{"open": "open", "style": "margin-top:8px"}]
+    assert page.all("details") == [{"open": "open", "style": "margin-top:14px"}]
 
 
 def test_insights_as_a_last_expression_are_html_and_text() -> None:
