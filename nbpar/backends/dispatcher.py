@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nbpar.backends.base import JobSpec, Wait, Workers
 from nbpar.backends.controller import Controller, Record
 from nbpar.backends.signals import HeldSignals
+from nbpar.daemon import start_thread
 from nbpar.engine.instructions import EndJob
 from nbpar.engine.state import Activity
 from nbpar.errors import InternalError, PoolClosedError, WorkerStartError
@@ -166,13 +167,12 @@ class Dispatcher:
             self._workers.wake()
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="nbpar-dispatcher", daemon=True)
         try:
-            thread.start()
+            # Not set when a Ctrl-C breaks in: then the thread takes its place itself (`_run`).
+            self._thread = start_thread(self._run, name="nbpar-dispatcher")
         except RuntimeError as error:  # no more threads
             self._commands.pop()
             raise WorkerStartError(f"the pool's thread cannot be started: {error} (ulimit -u?)") from error
-        self._thread = thread  # not when a Ctrl-C broke in: then it takes its place itself (`_run`)
 
     def help(self, wait: Wait | None = None) -> bool:
         """Do the dispatcher's work in the main thread, which would only wait for it: two changes of threads less.

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from nbpar.backends.base import Gone, JobSpec, Left, NotReady, Printed, Ready, TasksEnded, WorkerEvent, short_repr
 from nbpar.backends.thread_output import renew_routes, route_prints
+from nbpar.daemon import start_thread
 from nbpar.engine.events import Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
@@ -88,12 +89,9 @@ class ThreadWorkers:
         # A slot of its own each time: an abandoned thread goes on writing into the old one.
         worker = _Thread(worker_id, Context(worker_id, Slot.alone()))
         begin_s = time.perf_counter()
-        worker.thread = threading.Thread(
-            target=self._live, args=(worker, begin_s), name=f"nbpar-thread-{worker_id}", daemon=True
-        )
         self._threads[worker_id] = worker
         try:
-            worker.thread.start()
+            worker.thread = start_thread(self._live, worker, begin_s, name=f"nbpar-thread-{worker_id}")
         except RuntimeError as error:  # can't start new thread
             self._events.put(Gone(worker_id, 0, None, None, start_error=str(error)))
 

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from nbpar.daemon import start_thread
 from nbpar.engine.events import NO_WORKER, OutputLine
 from nbpar.engine.snapshot import Snapshot, View
 
@@ -164,12 +165,10 @@ class Ticker:
         with self._lock:
             self._watches.append(new)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="nbpar-ticker", daemon=True)
                 try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is going down: `finish` still draws
+                    self._thread = start_thread(self._run, name="nbpar-ticker")
+                except RuntimeError:  # no more threads, or the interpreter is going down: `finish` still draws
                     return new
-                self._thread = thread
         return new
 
     @property

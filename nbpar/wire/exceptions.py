@@ -13,7 +13,6 @@ import io
 import itertools
 import os
 import pickle
-import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
 
+from nbpar.daemon import start_thread
 from nbpar.errors import RemoteError
 from nbpar.wire.byvalue import ByValuePickler
 from nbpar.wire.memory import return_freed_memory
@@ -335,10 +335,8 @@ def _traceback(frames: list[_Frame]) -> TracebackType | None:
     """
     made: list[TracebackType | None] = []
     if frames:
-        thread = threading.Thread(target=lambda: made.append(_run_frames(frames)), name="nbpar-traceback", daemon=True)
         try:
-            thread.start()
-            thread.join()
+            start_thread(lambda: made.append(_run_frames(frames)), name="nbpar-traceback").join()
         except RuntimeError:  # no more threads, or the interpreter is ending
             made.append(_run_frames(frames))
     return made[0] if made else None

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from nbpar.daemon import start_thread
 from nbpar.wire import board, exceptions
 from nbpar.worker import context, execute
 
@@ -191,12 +192,10 @@ class Sampler:
     # --- the watching thread ------------------------------------------------------------------------------------------
 
     def _begin_watch(self) -> None:
-        watcher = threading.Thread(target=self._watch, name="nbpar-profile", daemon=True)
         try:
-            watcher.start()
+            self._watcher = start_thread(self._watch, name="nbpar-profile")
         except RuntimeError:  # no more threads: pyinstrument alone is better than nothing
             return
-        self._watcher = watcher
 
     def _watch(self) -> None:
         while not self._is_gone:
