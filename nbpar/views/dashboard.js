@@ -92,6 +92,15 @@ const STYLE = `
 .nbpar-card[data-size=narrow] .nbpar-head { gap: 8px; }
 .nbpar-card[data-size=narrow] .nbpar-stream { column-gap: 6px; }
 .nbpar-card[data-size=narrow] { padding: 10px 12px; }
+.nbpar-card[data-size=narrow] .nbpar-slot { min-height: 36px; }
+.nbpar-card[data-size=narrow] .nbpar-legend { height: 36px; gap: 0 12px; line-height: 17px; }
+/* The name has a line of its own: beside two buttons there is no room for it. */
+.nbpar-card[data-tiny] .nbpar-head { display: grid; grid-template-columns: auto minmax(0, 1fr) auto auto; gap: 4px 8px;
+  height: 50px; }
+.nbpar-card[data-tiny] .nbpar-name { grid-column: 1 / -1; }
+.nbpar-card[data-tiny] .nbpar-status { order: 1; }
+.nbpar-card[data-tiny] .nbpar-hint { order: 2; }
+.nbpar-card[data-tiny] .nbpar-button { order: 3; }
 .nbpar-tip { position: absolute; z-index: 3; max-width: min(440px, 94%); padding: 5px 10px 6px; font-size: 12px;
   line-height: 1.45; background: var(--tip); border: 1px solid var(--line); border-radius: 6px; pointer-events: none;
   box-shadow: 0 3px 12px rgba(0, 0, 0, .16); font-variant-numeric: tabular-nums; }
@@ -1300,6 +1309,7 @@ class Card {
     const width = root.clientWidth;
     if (width) this.size = width < 520 ? "narrow" : width < 800 ? "medium" : "wide";
     set(root, "data-size", this.size);
+    if (width) root.toggleAttribute("data-tiny", width < 400);
     set(root, "aria-label", `nbpar: ${scene.name}`);
     this.drawHead(scene);
     this.drawProgress(scene);
