@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(240)
 
 STATIC = {"text/html", "text/plain"}
 EIGHT = "results = nbpar.map(gated, range(8), chunk_size=1, name='eight')"
-_TOP = "(node) => node.getBoundingClientRect().top"
+_PITCH = "([first, second]) => second.getBoundingClientRect().top - first.getBoundingClientRect().top"
 LAST_JOB = "print(nbpar.jobs()[-1].status, nbpar.jobs()[-1].results)"
 
 
@@ -35,8 +35,7 @@ def test_card_shows_workers_and_moves_when_a_map_blocks(open_notebook: OpenNoteb
     expect(card.bar).to_have_attribute("aria-valuenow", "50")
     assert sum(int(text) for text in card.counts.all_inner_texts()) == 4
     card.wait_drawn("#79aeea")  # each worker's first task, which has ended
-    width, pitch = card.root.evaluate("(card) => card.offsetWidth"), card.lanes.nth(1).evaluate(_TOP)
-    pitch -= card.lanes.first.evaluate(_TOP)
+    width, pitch = card.root.evaluate("(card) => card.offsetWidth"), card.lanes.evaluate_all(_PITCH)
     gates.open(4, 5, 6, 7)
     notebook.wait_cell(1)
     area = expect_picture(notebook, 1, "eight", "done", "8 of 8 tasks")
@@ -46,7 +45,7 @@ def test_card_shows_workers_and_moves_when_a_map_blocks(open_notebook: OpenNoteb
         "([still, width]) => still.offsetWidth === width",
         arg=[area.locator(".jp-RenderedHTMLCommon > div").first.element_handle(), width],
     )
-    assert rows.nth(1).evaluate(_TOP) - rows.first.evaluate(_TOP) == pytest.approx(pitch, abs=0.6)
+    assert rows.evaluate_all(_PITCH) == pytest.approx(pitch, abs=0.6)
     assert mimes(notebook.outputs(1)) == [STATIC]
     assert notebook.run(2) == "[0, 10, 20, 30, 40, 50, 60, 70]\n"
 
