@@ -7,6 +7,7 @@ that lasts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nbpar.engine.events import LostUpdate, SentAgain
 from nbpar.engine.snapshot import Facts, Snapshot, ThreadsCpu
@@ -59,12 +60,12 @@ class Adviser:
         """The snapshot with all that; advice is worked out once a second while the job runs, and at its end."""
         if self._facts is None and self.make_facts is not None:
             self._facts, self.make_facts = self.make_facts(), None
-        snapshot = snapshot._replace(
-            repeated=tuple(sorted(self._repeated.values(), key=lambda one: -one.n_bytes * one.n_times)),
-            lost=self._lost,
-            facts=self._facts,
-            threads_cpu=self.threads_cpu,
-        )
+        known: dict[str, Any] = {
+            "repeated": tuple(sorted(self._repeated.values(), key=lambda one: -one.n_bytes * one.n_times)),
+            "lost": self._lost,
+            "facts": self._facts,
+            "threads_cpu": self.threads_cpu,
+        }
         if (snapshot.ended or snapshot.elapsed_s >= self._next_s) and (
             snapshot.elapsed_s >= MIN_ELAPSED_S or self._lost
         ):
@@ -72,6 +73,7 @@ class Adviser:
             try:
                 from nbpar.engine.advice import advise  # what most jobs end without
             except OSError:  # as above: perhaps the next time
-                return snapshot
-            self._advice = advise(snapshot)
-        return snapshot._replace(advice=self._advice)
+                pass
+            else:
+                self._advice = advise(snapshot._replace(**known))
+        return snapshot._replace(**known, advice=self._advice)

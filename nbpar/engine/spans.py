@@ -161,7 +161,7 @@ class Steps:
         """The spans of one more lane."""
         lane = GrowingSpans(self)
         self._lanes.append(lane)
-        if MOST_STEPS < N_STEPS * len(self._lanes):
+        if N_STEPS * len(self._lanes) > MOST_STEPS:
             self._n_steps = max(LEAST_STEPS, MOST_STEPS // len(self._lanes))
             self.covered = self.step * self._n_steps
         return lane
