@@ -14,6 +14,9 @@ from nbpar.engine.spans import GrowingSpans
 
 __all__ = ["Activity", "GrowingLane"]
 
+REPORT_S = 0.25
+"""So long the report of a task may take on a busy machine, from the task's end until the job has it."""
+
 
 @dataclass(slots=True)  # not frozen: that takes three times as long to make, ten times a second for each worker
 class Activity:
@@ -42,6 +45,7 @@ class GrowingLane:
         "_pid",
         "_ready_s",
         "_received_bytes",
+        "_seen",
         "_sent_bytes",
         "_spans",
         "_start_s",
@@ -58,6 +62,7 @@ class GrowingLane:
         self._past_s = 0.0  # how long those before it were there, without their `worker_exit`
         self._start_s = self._init_s = self._transfer_s = self._work_s = self._exit_s = 0.0  # of all of them
         self._last_s = 0.0  # the end of the last work that was told of
+        self._seen: tuple[Activity, float] | None = None  # what it did when last looked at, and when that was
         self._spans = spans
 
     # --- what happens -------------------------------------------------------------------------------------------------
@@ -100,6 +105,20 @@ class GrowingLane:
         self._last_s = max(self._last_s, end_s)
 
     # --- as it is now -------------------------------------------------------------------------------------------------
+
+    def doing(self, activity: Activity | None, elapsed_s: float, job_begin_s: float) -> Activity | None:
+        """What the worker does: what it did a moment ago, while the report of that is on its way.
+
+        Else a picture that is taken just then would have neither the task nor its span: a long one would be missing.
+        """
+        if activity is not None and activity.index is not None:
+            self._seen = activity, elapsed_s
+        elif self._seen is not None:
+            before, seen_s = self._seen
+            if self._is_there and elapsed_s - seen_s <= REPORT_S and self._last_s <= before.since_s - job_begin_s:
+                return before
+            self._seen = None
+        return activity
 
     def freeze(
         self, elapsed_s: float, activity: Activity | None, since_s: float | None, usage: tuple[Usage, ...]

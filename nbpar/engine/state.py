@@ -178,7 +178,14 @@ class JobState:
         """
         end_s = self._end_s
         elapsed_s = (now_s if end_s is None else end_s) - self._begin_s
-        n_done = self.n_done + sum(activity.n_done for activity in activities.values())
+        self._fold_all()
+        if end_s is None:
+            activities = dict(activities)
+            for worker_id, lane in self._lanes.items():
+                activity = lane.doing(activities.get(worker_id), elapsed_s, self._begin_s)
+                if activity is not None:
+                    activities[worker_id] = activity
+        n_done = self._n_done + sum(activity.n_done for activity in activities.values())
         if self.n_tasks is not None:
             n_done = min(n_done, self.n_tasks)
         n_run = n_done - self._n_restored

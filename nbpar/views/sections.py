@@ -182,7 +182,7 @@ def durations(snapshot: Snapshot, told: Insights) -> str:
         f'<div style="width:{width}px;max-width:100%">{picture.histogram(bins)}{scale}</div>' if len(bins) > 1 else ""
     )
     return (
-        '<div style="display:inline-block;vertical-align:top;width:280px;max-width:100%;margin:12px 24px 0 0">'
+        '<div style="display:inline-block;vertical-align:top;width:310px;max-width:100%;margin:12px 20px 0 0">'
         f'<strong>Durations</strong>\n<div style="{_SMALL}">{duration_words(told)}</div>\n{shown}</div>'
     )
 
@@ -191,7 +191,7 @@ def duration_words(told: Insights) -> str:
     """The tasks' durations in a sentence; nothing where they are not known."""
     if told.durations is None:
         return ""
-    median, p95, longest = (wording.fine_duration(one) for one in told.durations)
+    median, p95, longest = (wording.fine_duration(one).replace(" ", _SPACE) for one in told.durations)
     return f"median {median}, 95% within {p95}, longest {longest}"
 
 

@@ -34,6 +34,30 @@ def test_unreported_tasks_are_counted_when_a_chunk_is_under_way() -> None:
     assert lane.current_since_s == pytest.approx(3.0)
 
 
+def test_what_ended_is_still_shown_while_its_report_is_on_the_way() -> None:
+    def shown(at_s: float, activity: Activity | None = None) -> tuple[int, int | None, float, float]:
+        snapshot = job.snapshot(1000.0 + at_s, {} if activity is None else {0: activity})
+        (lane,) = snapshot.lanes
+        return snapshot.n_done, lane.current_index, lane.current_since_s, round(lane.times.work_s, 3)
+
+    job = state()
+    job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0))
+    now = Activity(14, 1003.0, 4)
+    assert shown(4.0, now) == (14, 14, 3.0, 2.0)
+    assert shown(4.1) == (14, 14, 3.0, 2.1)  # neither on the board nor reported: it ended a moment ago
+    assert shown(4.2, Activity(None, 1004.15)) == (14, 14, 3.0, 2.2)  # and the next chunk has been taken up
+    assert shown(4.3) == (10, None, 0.0, 1.0)  # nothing came of it
+    assert shown(5.0, now)[:2] == (14, 14)
+    job.apply(ChunkDone(0, 10, 15, 1002.0, 1005.0))
+    assert shown(5.1) == (15, None, 0.0, 4.0)
+    assert shown(5.2, Activity(15, 1005.1))[:2] == (15, 15)
+    job.apply(WorkerEnded(0, 4711, 1005.25, "idle", expected=True))
+    assert shown(5.3)[:2] == (15, None)
+    assert shown(5.4, Activity(16, 1005.35))[1] == 16
+    job.finish("cancelled", 1005.5)
+    assert shown(5.5)[1] is None
+
+
 def test_count_never_exceeds_the_input_when_the_board_is_ahead() -> None:
     job = state(10)
     job.apply(ChunkDone(0, 0, 10, 1001.0, 1002.0))
