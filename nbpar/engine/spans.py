@@ -41,7 +41,7 @@ N_FIELDS = 10
 
 N_STEPS = 512
 LEAST_STEPS = 64
-"""Steps of a lane: about as many as it has pixels, and never fewer than tell a worker's day."""
+"""Steps of a lane at most, about as many as it has pixels, and at least."""
 
 MOST_STEPS = 24_000
 """Of all lanes of a job together: with many of them a step is several pixels, and all spans at once are 1 MB or so."""
