@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from nbpar import daemon
 from nbpar.daemon import start_thread
-from tests.helpers import until
+from tests.helpers import run_script
 
 
 def test_a_thread_runs_and_has_its_name() -> None:
@@ -28,28 +30,23 @@ def start_function() -> str:
 def test_a_thread_that_dies_before_it_begins_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "BEGINS_WITHIN_S", 0.01)
     monkeypatch.setattr(threading, start_function(), lambda *_args, **_kwargs: None)
+    before = threading.enumerate()
     with pytest.raises(RuntimeError, match="can't start new thread"):
         start_thread(print, name="nbpar-example")
-    vars(threading)["_limbo"].clear()  # where Python keeps those that are about to begin
+    assert threading.enumerate() == before
 
 
 def test_a_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "BEGINS_WITHIN_S", 0.01)
-    late: list[threading.Timer] = []
-    start = getattr(threading, start_function())
-
-    def start_late(function: object, *args: object, **kwargs: object) -> None:
-        monkeypatch.undo()
-        late.append(threading.Timer(0.1, start, (function, *args), kwargs))
-        late[0].start()
-        monkeypatch.setattr(daemon, "BEGINS_WITHIN_S", 0.01)
-
-    monkeypatch.setattr(threading, start_function(), start_late)
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr(threading, start_function(), lambda function, *_args, **_kwargs: held.append(function))
     seen: list[object] = []
     with pytest.raises(RuntimeError):
         start_thread(seen.append, 1, name="nbpar-late")
-    late[0].join()
-    until(lambda: all(thread.name != "nbpar-late" for thread in threading.enumerate()))  # it has come, and gone
+    monkeypatch.undo()
+    late = threading.Thread(target=held[0])
+    late.start()
+    late.join()
     assert seen == []
 
 
@@ -60,3 +57,29 @@ def test_want_of_memory_is_told_as_want_of_threads_is(monkeypatch: pytest.Monkey
     monkeypatch.setattr(threading, start_function(), no_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
         start_thread(print, name="nbpar-example")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on address space")
+def test_a_thread_for_whose_stack_there_is_room_but_not_for_more_is_an_error_at_once() -> None:
+    script = """
+import os, resource, sys, threading
+from pathlib import Path
+from nbpar.daemon import STACK_BYTES, start_thread
+start_thread(print, "warm", name="warm").join()
+threading.stack_size(STACK_BYTES)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+for spare in range(int(sys.argv[1]), 0, -(64 << 10)):
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
+    try:
+        start_thread(int, name="one").join()
+    except RuntimeError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(error)
+        break
+print([thread.name for thread in threading.enumerate()])
+"""
+    assert run_script(script, str(16 << 20)).splitlines() == [
+        "warm",
+        "can't start new thread: out of memory",
+        "['MainThread']",
+    ]
