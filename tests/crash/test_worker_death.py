@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import nbpar
@@ -189,8 +190,12 @@ def test_pool_heals_when_the_fork_server_is_killed(pool: Pool, method: str) -> N
         pytest.skip("it has no server")
     before = set(pool.pids().values())
     assert server.pid is not None
+    family = [(psutil.Process(pid), psutil.Process(pid).ppid()) for pid in (server.pid, *before)]
     os.kill(server.pid, signal.SIGKILL)
-    until(lambda: not any(alive(pid) for pid in before))
+    try:
+        until(lambda: not any(alive(pid) for pid in before))
+    except AssertionError:
+        pytest.fail(f"server {server.pid}, pool {pool.pids()}: {family}")
     assert pool.map(lambda x: x, range(20), retries=3) == list(range(20))
 
 
