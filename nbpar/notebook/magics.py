@@ -16,17 +16,21 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from IPython.core.display_functions import display
 from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from nbpar.api import default_pool
 from nbpar.errors import NbparError, OptionsError
 from nbpar.history import jobs
 from nbpar.notebook.cells import each_task, evaluate, read_header, suggest_each
 from nbpar.notebook.completer import SUBCOMMANDS
 from nbpar.notebook.comprehensions import read_comprehension
 from nbpar.notebook.debug import failed_task
+from nbpar.notebook.dry_run import plan_of_comprehension, plan_of_each
 from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options, split_options, with_arguments
+from nbpar.notebook.plan import Plan
 from nbpar.notebook.pools import all_pools, pool_of, restart_pools, shutdown_pools
 from nbpar.notebook.source import Place, Refused, Source, aligned
 from nbpar.notebook.status import status_text
@@ -65,9 +69,13 @@ class NbparMagics(Magics):
         options = parse(self, "parallel", words)
         if cell is None:
             source, column, is_silent = self._source_of_line(line[at:])
+            if options.dry_run:
+                return _reported(source, lambda: self._look_at_line(source, options, local_ns or {}))
             value = _reported(source, lambda: self._comprehension(source, column, options, local_ns or {}))
             return None if is_silent else value
         source = self._source_of_cell(line, cell)
+        if options.dry_run:
+            return _reported(source, lambda: self._look_at_cell(source, line[at:], options))
         return _reported(source, lambda: self._each(source, line[at:], options))
 
     @no_var_expand
@@ -152,6 +160,22 @@ class NbparMagics(Magics):
             return value
         self._shell.push({options.output: value})
         return None
+
+    # --- --dry-run ----------------------------------------------------------------------------------------------------
+
+    def _look_at_cell(self, source: Source, form: str, options: argparse.Namespace) -> None:
+        first_line, _, below = source.text.partition("\n")
+        body = self._by_users_transformers(source.parse(below, line=2))
+        column = len(first_line) - len(form) + 4
+        n_workers = options.workers or default_pool().n_workers
+        _show(plan_of_each(form[4:], body, source, self._namespace, column=column, n_workers=n_workers))
+
+    def _look_at_line(self, source: Source, options: argparse.Namespace, local_ns: dict[str, Any]) -> None:
+        scope = None if local_ns is self._namespace else local_ns
+        n_workers = options.workers or default_pool().n_workers
+        _show(plan_of_comprehension(source, self._namespace, scope, n_workers=n_workers))
+        if not linecache.getline(source.filename, source.first_line).lstrip().startswith("get_ipython()"):
+            raise UsageError("--dry-run gives no value, so nothing was assigned, and the cell ends here")
 
     # --- %nbpar -------------------------------------------------------------------------------------------------------
 
@@ -246,6 +270,11 @@ def _reported(source: Source, call: Callable[[], Any]) -> Any:
             # Nothing of the user's led to it: its message is all there is to show. IPython asks for this attribute.
             error._render_traceback_ = partial(_one_line, error)  # type: ignore[attr-defined]
         raise
+
+
+def _show(plan: Plan) -> None:
+    shown: Any = display  # it has no types
+    shown(plan)
 
 
 def _one_line(error: NbparError) -> list[str]:
