@@ -108,6 +108,7 @@ def each_task(header: Header, body: ast.Module, source: Source, namespace: dict[
     """
     if not body.body:
         raise Refused("the cell has no code: what stands below the first line is the task")
+    _refuse_whole_loop(header, body, source)
     names = _Check(source).check(body, header.target)
     statements = rewrite_shell_calls(body, source, names | set(namespace)).body
     last = statements[-1]
@@ -151,6 +152,20 @@ def suggest_each(body: ast.Module) -> str:
     return "%%parallel -o results each x in xs"
 
 
+def _refuse_whole_loop(header: Header, body: ast.Module, source: Source) -> None:
+    """Refuse a cell that still has the loop which ``each`` stands for: all of it would run for each item."""
+    parts = ast.unparse(header.target), ast.unparse(header.iterable)
+    for statement in body.body:
+        if isinstance(statement, ast.For) and (ast.unparse(statement.target), ast.unparse(statement.iter)) == parts:
+            first_line = source.text.split("\n")[statement.lineno - 1]
+            place = Place(statement.lineno, statement.col_offset, statement.lineno, len(first_line))
+            raise Refused(
+                f"the cell has the whole loop, which `each` would run once for each item. Leave out "
+                f"`each {header.text}`, and `%%parallel` runs the loop in parallel; or keep its body alone.",
+                place,
+            )
+
+
 def _find_in(text: str) -> int | None:
     """Where the ``in`` between target and iterable is."""
     depth = 0
@@ -191,7 +206,8 @@ class _Check(ast.NodeVisitor):
                 raise self._refuse(
                     node,
                     f"`{name}` is not set in this task, so there is nothing to add to; each task has names of its own. "
-                    f"Make the amount the cell's last expression and add the results up",
+                    f"Make the amount the cell's last expression and add the results up; or write the whole loop, and "
+                    f"`%%parallel` without `each` above it",
                 )
         return self._assigned
 

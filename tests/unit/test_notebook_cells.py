@@ -189,6 +189,16 @@ def test_what_is_not_python_is_underlined(body: str, line: int) -> None:
     assert refused.value.place.line == line
 
 
+def test_the_whole_loop_below_each_is_refused_for_it_would_run_for_each_item() -> None:
+    with pytest.raises(Refused, match=r"has the whole loop.*Leave out `each i, x in enumerate\(xs\)`") as refused:
+        task_of("i, x in enumerate(xs)", "n = 0\nfor i, x in enumerate(xs):\n    n += x\n", {})
+    assert refused.value.place == Place(3, 0, 3, 26)
+
+
+def test_a_task_may_go_through_the_items_once_more() -> None:
+    assert run("x in xs", "n = 0\nfor y in xs:\n    n += x * y\nn", {"xs": [1, 2]}) == [3, 6]
+
+
 def test_empty_body() -> None:
     with pytest.raises(Refused, match="no code"):
         task_of("x in xs", "# nothing\n\n", {})
