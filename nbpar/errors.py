@@ -18,6 +18,7 @@ __all__ = [
     "InternalError",
     "JobCancelledError",
     "JobInterrupt",
+    "LostUpdateError",
     "NbparError",
     "OptionsError",
     "PoolClosedError",
@@ -206,6 +207,32 @@ class PoolClosedError(NbparError, RuntimeError):
 
 class WorkerStartError(NbparError, RuntimeError):
     """Workers could not be started, or their ``worker_init`` failed (then ``__cause__`` is its exception)."""
+
+
+class LostUpdateError(NbparError):
+    """Tasks of a loop changed what the notebook has as well: in their copies, where the change would be lost.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What was changed, as in ``cache``, ``Sim.count`` or ``the item``.
+
+    Examples
+    --------
+    >>> print(LostUpdateError(("cache",)))
+    `cache` was changed by tasks in copies of their own, where the change would be lost
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self.names = names
+
+    def __str__(self) -> str:
+        named = [name if " " in name else f"`{name}`" for name in self.names]
+        if len(named) > 1:
+            named[-2:] = [f"{named[-2]} and {named[-1]}"]
+        was, change_is = ("was", "the change") if len(named) == len(self.names) == 1 else ("were", "the changes")
+        return f"{', '.join(named)} {was} changed by tasks in copies of their own, where {change_is} would be lost"
 
 
 class InternalError(NbparError):
