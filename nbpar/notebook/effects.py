@@ -1,0 +1,344 @@
+"""Which statements of a loop's body change something outside of it: the effects.
+
+Owns the recognition. A change of an outer object by one of the operations of :data:`nbpar.notebook.loop_model.Kind` is an
+effect, recorded by workers and done in the kernel; any other change of what is, or may be, an outer object is refused;
+changes of what the iteration has made itself are its own affair. Asked by :mod:`nbpar.notebook.flow` at each statement, with
+what is known at that point; :mod:`nbpar.notebook.sites` rewrites what was found.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbpar.notebook import loop_words as words
+from nbpar.notebook.flow import Flow
+from nbpar.notebook.flow_state import ITEM_PART, SET
+from nbpar.notebook.loop_model import Kind
+from nbpar.notebook.scopes import free_names
+
+__all__ = ["Effect", "Effects", "path_of"]
+
+_METHODS: Mapping[str, Kind] = {"append": "append", "extend": "extend", "add": "add", "update": "update"}
+
+_TAKES = frozenset(["pop", "popitem", "popleft", "setdefault"])  # change their object and give something
+
+_CHANGES = frozenset(
+    ["appendleft", "extendleft", "insert", "remove", "discard", "clear", "sort", "reverse", "rotate", "move_to_end"]
+    + ["difference_update", "intersection_update", "symmetric_difference_update", "subtract", "fill", "resize", "put"]
+    + ["__setitem__", "__delitem__", "__iadd__", "setflags", "byteswap", "itemset", "partial_fit", "shuffle"]
+)
+
+_CHANGE_FIRST = frozenset(  # functions that change their first argument
+    ["setattr", "delattr", "operator.setitem", "operator.delitem", "operator.iadd", "heapq.heappush", "heapq.heappop"]
+    + ["heapq.heapify", "heapq.heapreplace", "heapq.heappushpop", "bisect.insort", "bisect.insort_left"]
+    + ["bisect.insort_right", "numpy.copyto", "numpy.put", "numpy.place", "numpy.putmask", "numpy.fill_diagonal"]
+    + ["random.shuffle", "numpy.random.shuffle", "numpy.put_along_axis"]
+    + [
+        f"{kind}.{method}"
+        for kind in ("list", "dict", "set")
+        for method in ("append", "update", "add", "extend", "sort")
+    ]
+)
+
+_RANDOM_OBJECTS = frozenset(
+    ["Random", "SystemRandom", "Generator", "default_rng", "RandomState", "SeedSequence", "BitGenerator", "PCG64"]
+    + ["PCG64DXSM", "MT19937", "Philox", "SFC64"]
+)
+
+
+@dataclass(slots=True)
+class Effect:
+    """A change of an outer object, or of the item.
+
+    Attributes
+    ----------
+    kind, name, depth, on_item, guarded
+        As in :class:`nbpar.notebook.loop_model.Site`.
+    statement : ast.stmt
+        Where it stands.
+    target : ast.expr or None
+        What is assigned to, for kinds that assign.
+    """
+
+    kind: Kind
+    name: str
+    depth: int
+    on_item: bool
+    guarded: bool
+    statement: ast.stmt
+    target: ast.expr | None
+
+
+def path_of(node: ast.expr) -> tuple[ast.Name, list[ast.expr]] | None:
+    """The name and the keys of ``name[key][key]``; None for anything else.
+
+    Examples
+    --------
+    >>> name, keys = path_of(ast.parse("a[i]['n']", mode="eval").body)
+    >>> name.id, [ast.unparse(key) for key in keys]
+    ('a', ['i', "'n'"])
+    """
+    keys: list[ast.expr] = []
+    while isinstance(node, ast.Subscript):
+        keys.insert(0, node.slice)
+        node = node.value
+    return (node, keys) if isinstance(node, ast.Name) else None
+
+
+class Effects:
+    """Collects effects, and refuses changes that are none.
+
+    Parameters
+    ----------
+    modules : mapping
+        Names that stand for modules, or for what was imported from one, with the full name.
+    extremes : set of str
+        Outer names that the body only sets by ``n = min(n, ...)`` or ``+=``.
+    seeded : bool
+        Whether each task has a seed of its own.
+
+    Attributes
+    ----------
+    found : dict
+        Effects by what makes them: a statement, or one of the targets of an assignment.
+    """
+
+    def __init__(self, body: list[ast.stmt], modules: Mapping[str, str], extremes: set[str], *, seeded: bool) -> None:
+        self.found: dict[ast.AST, Effect] = {}
+        self._ordinary: set[ast.AST] = set()  # changes that are no effects
+        self._modules = modules
+        self._extremes = extremes
+        self._seeded = seeded
+        self._unused = _unused_values(body)
+
+    # --- statements ---------------------------------------------------------------------------------------------------
+
+    def call(self, node: ast.Expr, flow: Flow) -> bool:
+        """``path.append(value)`` and the like."""
+        match node.value:
+            case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _METHODS:
+                call = node.value
+            case _:
+                return False
+        path = path_of(base)
+        if path is None or not self._is_effect(path[0], node, flow):
+            return False
+        text = ast.unparse(call)
+        if method != "update" and (len(call.args) != 1 or call.keywords):
+            flow.refuse(call, words.unclear_call(text, method))
+        for argument in call.args:
+            if isinstance(argument, ast.Starred):
+                flow.refuse(argument, words.starred_argument(text))
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                flow.refuse(keyword.value, words.starred_argument(text))
+        for key in path[1]:
+            flow.read(key)
+        if method in ("extend", "update"):
+            flow.consumed.update(call.args)
+        for argument in (*call.args, *call.keywords):
+            flow.read(argument)
+        self._note(_METHODS[method], path[0].id, len(path[1]), node, None, flow)
+        return True
+
+    def extreme(self, node: ast.Assign, flow: Flow) -> bool:
+        """``best = min(best, value)``."""
+        name = extreme_name(node)
+        if name is None or name not in self._extremes:
+            return False
+        assert isinstance(node.value, ast.Call)
+        for part in (node.value.func, *node.value.args):
+            if not (isinstance(part, ast.Name) and part.id == name):
+                flow.read(part)
+        self._note("extreme", name, 0, node, node.targets[0], flow)
+        return True
+
+    def augmented(self, node: ast.AugAssign, flow: Flow) -> bool:
+        """``n += value``, ``path[key] += value``."""
+        path = path_of(node.target)
+        if path is None or not self._is_effect(path[0], node.target, flow, is_name=not path[1]):
+            return False
+        for key in path[1]:
+            flow.read(key)
+        flow.read(node.value)
+        self._note("augitem" if path[1] else "augname", path[0].id, max(len(path[1]) - 1, 0), node, node.target, flow)
+        return True
+
+    def store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> bool:
+        """``path[key] = value``, the value read already."""
+        path = path_of(target)
+        if path is None or not self._is_effect(path[0], target, flow):
+            return False
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            flow.refuse(target, words.odd_target(ast.unparse(target), statement))
+        for key in path[1]:
+            flow.read(key)
+        self._note("setitem", path[0].id, len(path[1]) - 1, statement, target, flow)
+        return True
+
+    def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> None:
+        """A change of an object that is no plain path of an outer name."""
+        own = flow.value(target.value).own
+        if own:
+            flow.refuse(target, words.store(target, statement, own, flow.targets, path_of(target)))
+        self._ordinary.add(target)
+        if target in self.found:
+            flow.refuse(target, words.item_or_not(ast.unparse(target)))
+
+    def _is_effect(self, root: ast.Name, node: ast.AST, flow: Flow, *, is_name: bool = False) -> bool:
+        if flow.is_outer(root.id):
+            return root.id not in self._modules or "." in self._modules[root.id]
+        if is_name or flow.state.mark(root.id) != ITEM_PART:
+            return False
+        if node in self._ordinary:
+            flow.refuse(node, words.item_or_not(root.id))
+        return True
+
+    def _note(
+        self, kind: Kind, name: str, depth: int, statement: ast.stmt, target: ast.expr | None, flow: Flow
+    ) -> None:
+        on_item = not flow.is_outer(name)
+        key = statement if target is None or isinstance(statement, ast.AugAssign) else target
+        self.found[key] = Effect(kind, name, depth, on_item, flow.n_guards > 0, statement, target)
+        if not on_item:
+            flow.state = flow.state.having(f"{name}[]", SET)
+        flow.changed()
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def check(self, node: ast.Attribute | ast.Call, flow: Flow) -> None:
+        """Refuse an expression that changes an outer object, or takes from what only the kernel has."""
+        if isinstance(node, ast.Attribute):
+            self._check_attribute(node, flow)
+            return
+        match node.func:
+            case ast.Attribute(value=base, attr=method):
+                self._check_method(node, base, method, flow)
+            case ast.Name(id="next") if node.args and (own := flow.value(node.args[0]).own):
+                flow.refuse(node, words.next_of(ast.unparse(node.args[0]), sorted(own)[0], flow.targets))
+            case ast.Name(id=name) if name in words.NAMESPACE_FUNCTIONS and flow.is_outer(name):
+                if name not in ("vars", "dir") or not node.args:
+                    flow.refuse(node, words.namespace_function(name))
+        dotted = self._dotted(node.func, flow)
+        if dotted in _CHANGE_FIRST or dotted.endswith(".at") and dotted.startswith("numpy."):
+            own = flow.value(node.args[0]).own if node.args else frozenset()
+            if own and not all(name.startswith("module ") for name in own):
+                flow.refuse(node, words.function_changes(ast.unparse(node.func), ast.unparse(node.args[0]), dotted))
+        self._check_random(node, dotted, flow)
+        for keyword in node.keywords:
+            self._check_keyword(node, keyword, flow)
+
+    def _check_method(self, node: ast.Call, base: ast.expr, method: str, flow: Flow) -> None:
+        if method not in _TAKES and method not in _CHANGES and method not in _METHODS:
+            return
+        if method not in _TAKES and node not in self._unused:
+            return  # np.append(a, b), df.sort("x"): what gives a value is no change, or is found out by the worker
+        if isinstance(base, ast.Name) and self._is_module(base, flow):
+            return
+        own = flow.value(base).own
+        if own:
+            flow.refuse(node, words.method(node, base, method, own, flow.targets, path_of(base)))
+        if isinstance(base, ast.Name):
+            self._ordinary.add(node)
+
+    def _check_attribute(self, node: ast.Attribute, flow: Flow) -> None:
+        """``push = out.append``: a method that changes an outer object, handed on."""
+        if node in flow.called or node.attr not in _METHODS and node.attr not in _CHANGES | _TAKES:
+            return
+        if isinstance(node.value, ast.Name) and self._is_module(node.value, flow):
+            return
+        own = flow.value(node.value).own
+        if own:
+            flow.refuse(node, words.handed_on(ast.unparse(node), sorted(own)[0]))
+
+    def _check_keyword(self, call: ast.Call, keyword: ast.keyword, flow: Flow) -> None:
+        if keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
+            base = call.func.value if isinstance(call.func, ast.Attribute) else call
+            own = flow.value(base).own
+            if own:
+                flow.refuse(call, words.in_place(ast.unparse(call.func), ast.unparse(base)))
+        elif keyword.arg == "out" and isinstance(call.func, ast.Attribute):
+            outer = {name for name in flow.value(keyword.value).own if name not in flow.targets}
+            if outer:
+                flow.refuse(keyword.value, words.out_argument(ast.unparse(keyword.value), sorted(outer)[0]))
+
+    def _check_random(self, node: ast.Call, dotted: str, flow: Flow) -> None:
+        for module in ("random.", "numpy.random."):
+            rest = dotted.removeprefix(module)
+            if dotted.startswith(module) and "." not in rest and rest not in _RANDOM_OBJECTS and not self._seeded:
+                flow.refuse(node, words.random(ast.unparse(node.func)))
+
+    def _dotted(self, node: ast.expr, flow: Flow) -> str:
+        """The full name of a function of a module; of others, the name as it is."""
+        match node:
+            case ast.Attribute():
+                return f"{self._dotted(node.value, flow)}.{node.attr}"
+            case ast.Name():
+                if flow.is_outer(node.id):
+                    return self._modules.get(node.id, node.id)
+                own = flow.value(node).own
+                return next(iter(own)).removeprefix("module ") if len(own) == 1 else node.id
+        return ""
+
+    def _is_module(self, node: ast.Name, flow: Flow) -> bool:
+        if flow.is_outer(node.id):
+            return node.id in self._modules
+        return any(name.startswith("module ") for name in flow.value(node).own)
+
+    def inside(self, node: ast.AST, flow: Flow) -> None:
+        """Refuse effects in a function or a class that the body makes: they would happen when it is called."""
+        outer = {id(name) for name in free_names(node) if flow.is_outer(name.id)}
+        for part in ast.walk(node):
+            changed: ast.expr | None = None
+            match part:
+                case ast.Call(func=ast.Attribute(value=base, attr=method)):
+                    if method in _TAKES or ((method in _METHODS or method in _CHANGES) and part in self._unused):
+                        changed = base
+                case ast.Subscript(value=base) | ast.Attribute(value=base):
+                    if not isinstance(part.ctx, ast.Load):
+                        changed = base
+            while isinstance(changed, ast.Subscript | ast.Attribute):
+                changed = changed.value
+            if isinstance(changed, ast.Name) and id(changed) in outer and changed.id not in self._modules:
+                flow.refuse(part, words.inside(changed.id))
+            if isinstance(part, ast.Call):
+                dotted = self._dotted(part.func, flow)
+                if any(id(name) in outer for name in ast.walk(part.func)):
+                    self._check_random(part, dotted, flow)
+                if dotted in words.NAMESPACE_FUNCTIONS and dotted not in ("vars", "dir", "locals"):
+                    flow.refuse(part, words.namespace_function(dotted))
+
+
+def extreme_name(node: ast.AST) -> str | None:
+    """The name of ``name = min(name, value)``, in either order of arguments."""
+    match node:
+        case ast.Assign(
+            targets=[ast.Name(id=name)],
+            value=ast.Call(func=ast.Name(id="min" | "max"), args=[_, _, *_] as arguments, keywords=[]),
+        ):
+            same = [isinstance(argument, ast.Name) and argument.id == name for argument in arguments]
+            starred = any(isinstance(argument, ast.Starred) for argument in arguments)
+            return name if sum(same) == 1 and not starred else None
+    return None
+
+
+def _unused_values(body: list[ast.stmt]) -> set[Any]:
+    """Calls whose value is not used, or only as true or false: they are there for what they change."""
+    unused: set[Any] = set()
+    for statement in body:
+        for node in ast.walk(statement):
+            match node:
+                case ast.Expr(value=value) | ast.Lambda(body=value):
+                    unused.add(value)
+                case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
+                    unused.add(node.elt)
+                case ast.BoolOp():
+                    unused.update(node.values)
+                case ast.IfExp():
+                    unused.update((node.body, node.orelse))
+                case ast.UnaryOp(op=ast.Not()):
+                    unused.add(node.operand)
+    return unused

@@ -1,0 +1,308 @@
+"""Expressions in the body of a loop: which names they read, and whether these are set by then.
+
+Owns :class:`Reads`, the half of :class:`nbpar.notebook.flow.Flow` that goes through expressions in the order in which
+Python evaluates them: short circuits, ``:=``, comprehensions, and functions, which read the names around them at the time
+of their definition at the earliest.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Any, NoReturn, Protocol
+
+from nbpar.notebook.aliases import Value, element_of, value_of
+from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State, join
+from nbpar.notebook.scopes import bindings, free_names, target_names
+from nbpar.notebook.source import Refused, Source, place_of
+
+__all__ = ["Effects", "Reads"]
+
+# Builtins that are through with a function or a generator that they are given when they return.
+_CONSUMERS = frozenset(
+    ["all", "any", "dict", "frozenset", "len", "list", "max", "min", "set", "sorted", "sum", "tuple"]
+)
+
+
+class Effects(Protocol):
+    """What decides whether a statement changes something outside of the loop: :mod:`nbpar.notebook.effects`."""
+
+    def call(self, node: ast.Expr, flow: Any) -> bool:
+        """A call that stands alone; whether it is an effect."""
+
+    def extreme(self, node: ast.Assign, flow: Any) -> bool:
+        """An assignment; whether it is ``n = min(n, ...)``."""
+
+    def augmented(self, node: ast.AugAssign, flow: Any) -> bool:
+        """Whether ``+=`` and the like is an effect."""
+
+    def store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Any) -> bool:
+        """Whether an assignment to a part of an object is an effect."""
+
+    def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Any) -> None:
+        """A change of an object that a local name stands for."""
+
+    def check(self, node: ast.Attribute | ast.Call, flow: Any) -> None:
+        """A call or an attribute in an expression."""
+
+    def inside(self, node: ast.AST, flow: Any) -> None:
+        """A function or a class that the body makes."""
+
+
+class Reads:
+    """The reading half of the flow.
+
+    Parameters
+    ----------
+    targets, bound : tuple of str
+        Names of the loop.
+
+    Attributes
+    ----------
+    state : State
+        At the present point of the iteration.
+    outer : list of ast.Name
+        Reads of other names.
+    slots : list of (ast.Subscript, int)
+        Reads of ``name[key]`` of an outer name, with what has happened to its object by then.
+    """
+
+    def __init__(self, targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source) -> None:
+        self.targets = frozenset(targets)
+        self.local = frozenset(targets + bound)
+        self.effects = effects
+        self.source = source
+        self.state = State()
+        for name in targets:
+            self.state = self.state.having(name, ITEM_PART, Value(frozenset([name]), frozenset([name])))
+        self.outer: list[ast.Name] = []
+        self.slots: list[tuple[ast.Subscript, int]] = []
+        self.makes_functions = False
+        self.n_handlers = 0  # `try`s with handlers around the present point
+        self.n_guards = 0  # the same with `with`s
+        self._inner: list[dict[str, Value]] = []  # names of the comprehensions around
+        self.called: set[ast.AST] = set()
+        self._waiting: dict[str, set[str]] = {}  # functions that use names which were not set when they were defined
+        self.consumed: set[ast.AST] = set()  # functions and generators that do not outlive a call
+
+    def refuse(self, node: ast.AST, reason: str) -> NoReturn:
+        """Raise the refusal."""
+        raise Refused(f"{reason}.", place_of(node, self.source.text))
+
+    def changed(self) -> None:
+        """A name was bound or unbound."""
+
+    def bind(self, name: str, value: Value) -> None:
+        """A name gets a value."""
+        self.state = self.state.having(name, SET, value)
+        self.changed()
+
+    def unbind(self, name: str) -> None:
+        """A name is deleted."""
+        self.state = self.state.having(name, DELETED)
+        self.changed()
+
+    def value(self, node: ast.expr) -> Value:
+        """What an expression's value may share."""
+        return value_of(node, self._known)
+
+    def is_outer(self, name: str) -> bool:
+        """Whether a name here is one of outside the loop."""
+        return name not in self.local and not any(name in names for names in self._inner)
+
+    def _known(self, node: ast.Name) -> Value:
+        for names in reversed(self._inner):
+            if node.id in names:
+                return names[node.id]
+        if node.id in self.local:
+            return self.state.value(node.id)
+        return Value(frozenset([node.id]), frozenset([node.id]))
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def read(self, node: Any) -> None:
+        """Go through an expression."""
+        match node:
+            case ast.Name():
+                self._name(node)
+            case ast.BoolOp() | ast.Compare() | ast.UnaryOp(op=ast.Not()):
+                self.state = join(*self.condition(node))
+            case ast.IfExp():
+                true, false = self.condition(node.test)
+                self.state = true
+                self.read(node.body)
+                after, self.state = self.state, false
+                self.read(node.orelse)
+                self.state = join(after, self.state)
+            case ast.NamedExpr():
+                self.read(node.value)
+                self.bind(node.target.id, self.value(node.value))
+            case ast.Lambda():
+                self.function(node)
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                self.state = join(*self._comprehension(node))
+            case ast.Subscript(value=ast.Name(id=name)) if self.is_outer(name):
+                self.slots.append((node, self.state.mark(f"{name}[]")))
+                self.read(node.slice)
+            case ast.Call():
+                if _consumes(node.func):
+                    self.consumed.update(node.args, (keyword.value for keyword in node.keywords))
+                self.called.add(node.func)
+                self.effects.check(node, self)
+                self._children([node.func, *node.args, *node.keywords])
+            case ast.Attribute():
+                self.effects.check(node, self)
+                self.read(node.value)
+            case _:
+                self._children(ast.iter_child_nodes(node))
+
+    def _children(self, nodes: Iterable[ast.AST]) -> None:
+        for node in nodes:
+            self.read(node)
+
+    def condition(self, node: ast.expr) -> tuple[State, State]:
+        """Go through a condition; the states where it is true and where it is false."""
+        match node:
+            case ast.BoolOp():
+                ends: list[State] = []
+                is_and = isinstance(node.op, ast.And)
+                for part in node.values:
+                    true, false = self.condition(part)
+                    self.state, end = (true, false) if is_and else (false, true)
+                    ends.append(end)
+                return (self.state, join(*ends)) if is_and else (join(*ends), self.state)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                true, false = self.condition(operand)
+                return false, true
+            case ast.Compare():
+                self.read(node.left)
+                stops: list[State] = []
+                for comparator in node.comparators:
+                    self.read(comparator)
+                    stops.append(self.state)
+                return self.state, join(*stops)
+            case ast.Constant(value=value):
+                dead = self.state.dead_end()
+                return (self.state, dead) if value else (dead, self.state)
+            case ast.Call(func=ast.Name(id="any"), args=[ast.GeneratorExp() as generator], keywords=[]):
+                self.consumed.add(generator)
+                self.read(node.func)
+                start, end = self._comprehension(generator)
+                return end, join(start, end)
+        self.read(node)
+        return self.state, self.state
+
+    def _name(self, node: ast.Name) -> None:
+        name = node.id
+        if any(name in names for names in self._inner):
+            return
+        if name in self.local:
+            self._needs(name, node)
+        else:
+            self.outer.append(node)
+
+    def _needs(self, name: str, node: ast.AST) -> None:
+        """Refuse a name of the loop's that may not be set here."""
+        for missing in sorted(self._missing(name)):
+            mark = self.state.mark(missing)
+            if mark & DELETED:
+                self.refuse(node, f"`{missing}` may be deleted already when it is read here")
+            self.effects_of_carried(missing, node)
+        if self.state.mark(name) & MAYBE_SWALLOWED and self.n_handlers:
+            self.refuse(
+                node, f"`{name}` is set in a `with` above, which may have ended an exception before; set it before that"
+            )
+
+    def effects_of_carried(self, name: str, node: ast.AST) -> NoReturn:
+        """Refuse a value of an earlier iteration's."""
+        self.refuse(
+            node,
+            f"`{name}` is carried from one iteration to the next: it is read here before the same iteration has set it "
+            f"(or may be). Set it first in each iteration, or keep the loop serial",
+        )
+
+    def _missing(self, name: str) -> set[str]:
+        """Names, this one or what its function uses, that may not be set here."""
+        return {one for one in (name, *self._waiting.get(name, ())) if self.state.mark(one) & (UNTOUCHED | DELETED)}
+
+    # --- scopes in the loop -------------------------------------------------------------------------------------------
+
+    def _comprehension(self, node: Any) -> tuple[State, State]:
+        """States where it has made no element, and where it has made at least one."""
+        if isinstance(node, ast.GeneratorExp) and node not in self.consumed:
+            self.makes_functions = True
+        names: dict[str, Value] = {}
+        none: list[State] = []
+        for position, generator in enumerate(node.generators):
+            if not position:
+                self.read(generator.iter)
+                none.append(self.state)
+                self._inner.append(names)
+            else:
+                self.read(generator.iter)
+                none.append(self.state)
+            for part in ast.walk(generator.target):
+                if isinstance(part, ast.Attribute | ast.Subscript):
+                    self.refuse(part, f"`{ast.unparse(part)}` is set by a comprehension; give it a plain name")
+            element = element_of(self.value(generator.iter))
+            names.update(dict.fromkeys(target_names(generator.target), element))
+            for condition in generator.ifs:
+                self.state, false = self.condition(condition)
+                none.append(false)
+        for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
+            self.read(part)
+        self._inner.pop()
+        return join(*none), self.state
+
+    def function(self, node: Any) -> None:
+        """A function is defined here: what it uses must be set, unless it can only be called later."""
+        arguments = node.args
+        for part in (*arguments.defaults, *arguments.kw_defaults):
+            if part is not None:
+                self.read(part)
+        if not isinstance(node, ast.Lambda):
+            every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg)
+            for annotation in (*(one.annotation for one in every if one is not None), node.returns):
+                if annotation is not None:
+                    self.read(annotation)
+        self.effects.inside(node, self)
+        is_plain = isinstance(node, ast.FunctionDef) and not node.decorator_list
+        own = node.name if is_plain else None
+        if node not in self.consumed:
+            self.makes_functions = True
+        later: set[str] = set()
+        for name in free_names(node):
+            if any(name.id in names for names in self._inner):
+                continue
+            if name.id not in self.local:
+                self.outer.append(name)
+            elif is_plain:
+                later |= self._missing(name.id) - {own}
+            else:
+                self._needs(name.id, name)
+        if is_plain:
+            self._waiting[node.name] = self._waiting.get(node.name, set()) | later
+
+    def made_class(self, node: ast.ClassDef) -> None:
+        """The body of a class runs here."""
+        self.makes_functions = True
+        self.effects.inside(node, self)
+        own = {name for name, _ in bindings(node.body)}
+        for name in free_names(node):
+            if name.id not in self.local:
+                self.outer.append(name)
+                continue
+            if name.id in own:
+                self.refuse(
+                    name, f"`{name.id}` is a name of the loop's and of `class {node.name}`; give one another name"
+                )
+            self._needs(name.id, name)
+
+
+def _consumes(function: ast.expr) -> bool:
+    match function:
+        case ast.Name(id=name):
+            return name in _CONSUMERS
+        case ast.Attribute(attr=method):
+            return method in ("join", "sort", "extend", "update")
+    return False
