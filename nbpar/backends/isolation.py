@@ -126,6 +126,13 @@ class Isolated:
                 error.__class__ = original[1]
             error = error.__cause__ or error.__context__
 
+    def look(self, work_s: float, *, is_last: bool) -> tuple[str, ...]:
+        """Names of what tasks have changed; the kernel's generators of random numbers are then as they were."""
+        changed = self.strict.look(work_s, is_last=is_last)
+        if changed:
+            self.strict.undo()
+        return changed
+
     # --- classes ------------------------------------------------------------------------------------------------------
 
     def _load(self, payload: Any, buffers: Sequence[Any]) -> Any:
