@@ -206,8 +206,8 @@ class _Check(ast.NodeVisitor):
                 raise self._refuse(
                     node,
                     f"`{name}` is not set in this task, so there is nothing to add to; each task has names of its own. "
-                    f"Make the amount the cell's last expression and add the results up; or write the whole loop, and "
-                    f"`%%parallel` without `each` above it",
+                    f"Make the amount the cell's last expression and add the results up; or write the whole loop, with "
+                    f"`%%parallel` above it and no `each`",
                 )
         return self._assigned
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,12 +56,14 @@ def plan_of_loop(
     loops = [statement for statement in body.body if isinstance(statement, ast.For)]
     plain = loops[0] if len(loops) == 1 else None
     lines, header = _lines_of(plain.body if plain else [], source), _header_of(plain)
+    before = body.body[: body.body.index(plain)] if plain else []
+    made = _bound_by(before)
+    known = {name: value for name, value in namespace.items() if name not in made} | _literals(before)
+    n = n_items(plain.iter, known) if plain else None
     try:
         loop = read()
     except Refused as refused:
-        return Plan(header, None, n_workers, lines, refusals=(source.describe(refused),))
-    made = _bound_by(loop.before)
-    known = {name: value for name, value in namespace.items() if name not in made}
+        return Plan(header, n, n_workers, lines, refusals=(source.describe(refused),))
     effects = {site.place.line for site in loop.sites}
     refusals: tuple[str, ...] = ()
     if check is not None:
@@ -71,7 +74,7 @@ def plan_of_loop(
     names = [name for name in sorted(loop.reads) if name not in made]
     return Plan(
         header=loop.header,
-        n_items=n_items(loop.iterable, known),
+        n_items=n,
         n_workers=n_workers,
         lines=tuple(Line(line.number, line.text, line.number in effects) for line in lines),
         effects=tuple(
@@ -81,7 +84,7 @@ def plan_of_loop(
         kept=tuple(name for name in (*loop.targets, *loop.bound) if name not in loop.never_kept),
         serial=tuple(_spans(loop.before)) + tuple(_spans(loop.after)),
         baggage=pack(names, known, _BUILTIN),
-        made=tuple(sorted(made & (loop.reads | loop.accumulators | _names(loop.iterable)))),
+        made=tuple(sorted(made & (loop.reads | _names(loop.iterable)))),
         refusals=refusals,
     )
 
@@ -184,12 +187,38 @@ def _bound_by(statements: Sequence[ast.stmt]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _literals(statements: Sequence[ast.stmt]) -> dict[str, Any]:
+    """Names that are set to something that is written out, and used no further: ``n, out = 100, []``."""
+    times: Counter[str] = Counter()
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        if isinstance(node, ast.Name):
+            times[node.id] += 1
+    values: dict[str, Any] = {}
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name() as target], value=value):
+                pairs = [(target, value)]
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=parts)) if len(targets) == len(
+                parts
+            ):
+                pairs = [
+                    (target, part) for target, part in zip(targets, parts, strict=True) if isinstance(target, ast.Name)
+                ]
+            case _:
+                continue
+        for target, value in pairs:
+            if times[target.id] == 1:  # nothing else in there can have changed it
+                with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                    values[target.id] = ast.literal_eval(value)
+    return values
+
+
 def _names(node: ast.AST) -> frozenset[str]:
     return frozenset(one.id for one in ast.walk(node) if isinstance(one, ast.Name))
 
 
 def _kind(name: str, known: Mapping[str, Any]) -> str:
-    return f"{name}: {kind_of(known[name])}" if name in known else ""
+    return f"{name}: {kind_of(known[name])}".removesuffix(" of 0") if name in known else ""
 
 
 # --- how many ---------------------------------------------------------------------------------------------------------

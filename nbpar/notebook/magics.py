@@ -28,7 +28,9 @@ from nbpar.notebook.cells import each_task, evaluate, read_header, suggest_each
 from nbpar.notebook.completer import SUBCOMMANDS
 from nbpar.notebook.comprehensions import read_comprehension
 from nbpar.notebook.debug import failed_task
-from nbpar.notebook.dry_run import plan_of_comprehension, plan_of_each
+from nbpar.notebook.dry_run import plan_of_comprehension, plan_of_each, plan_of_loop
+from nbpar.notebook.loop_model import Loop
+from nbpar.notebook.loops import read_loop
 from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options, split_options, with_arguments
 from nbpar.notebook.plan import Plan
 from nbpar.notebook.pools import all_pools, pool_of, restart_pools, shutdown_pools
@@ -166,9 +168,16 @@ class NbparMagics(Magics):
     def _look_at_cell(self, source: Source, form: str, options: argparse.Namespace) -> None:
         first_line, _, below = source.text.partition("\n")
         body = self._by_users_transformers(source.parse(below, line=2))
-        column = len(first_line) - len(form) + 4
         n_workers = options.workers or default_pool().n_workers
-        _show(plan_of_each(form[4:], body, source, self._namespace, column=column, n_workers=n_workers))
+        if re.match(r"each\b", form):
+            column = len(first_line) - len(form) + 4
+            _show(plan_of_each(form[4:], body, source, self._namespace, column=column, n_workers=n_workers))
+            return
+
+        def read() -> Loop:
+            return read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
+
+        _show(plan_of_loop(read, body, source, self._namespace, n_workers=n_workers))
 
     def _look_at_line(self, source: Source, options: argparse.Namespace, local_ns: dict[str, Any]) -> None:
         scope = None if local_ns is self._namespace else local_ns

@@ -18,6 +18,7 @@ import pytest
 from nbpar.notebook.baggage import pack
 from nbpar.notebook.dry_run import n_items, plan_of_comprehension, plan_of_each, plan_of_loop
 from nbpar.notebook.loop_model import Loop, Site
+from nbpar.notebook.loops import read_loop
 from nbpar.notebook.plan import Effect, Line, Plan
 from nbpar.notebook.source import Place, Refused, Source
 
@@ -311,10 +312,10 @@ def test_a_loop_is_shown_with_its_effects_and_what_runs_in_the_notebook() -> Non
     assert (plan.header, plan.n_items) == ("for i, x in enumerate(xs)", 2)
     assert [line_.number for line_ in plan.lines if line_.is_effect] == [7, 9]
     assert plan.lines[0].text == "y = f(x)  # slow" and plan.lines[-1].text == "    total += y"
-    assert plan.effects == (Effect(7, "out.append(y)"), Effect(9, "total += y"))
+    assert plan.effects == (Effect(7, "out.append(y)", "out: list"), Effect(9, "total += y", "total: int"))
     assert plan.kept == ("i", "x", "y")
     assert plan.serial == ((2, 3), (10, 10))
-    assert plan.made == ("out", "total")
+    assert plan.made == ()
     assert namespace["total"] == 7
 
 
@@ -322,9 +323,37 @@ def test_the_text_of_a_loop_marks_effects_in_the_margin() -> None:
     text = repr(loop(notebook("xs = [1, 2]\ndef f(x): return x\n")))
     assert text.startswith("dry run, nothing has run: for i, x in enumerate(xs)\n  2 items, 2 workers\n")
     assert "\n  5   y = f(x)  # slow\n  6\n  7 * out.append(y)\n" in text
-    assert "\n  line 9   total += y\n" in text
+    assert "\n  line 9   total += y   (total: int)\n" in text
     assert "In the notebook, as ever: lines 2 to 3 and line 10." in text
     assert "Set afterwards, as by the serial loop: i, x, y (the last values)." in text
+
+
+REAL = """\
+%%parallel --dry-run
+n, xs, table = 100, [1, 2], load()
+xs.append(3)
+for x in range(HOW_MANY):
+    y = table[x] + limit
+    total += y
+"""
+
+
+@pytest.mark.parametrize(
+    ("how_many", "n"), [("n", 100), ("n - 1", 99), ("len(xs)", None), ("len(table)", None), ("k", 7)]
+)
+def test_a_cell_is_looked_at_as_it_is_read(how_many: str, n: int | None) -> None:
+    text = REAL.replace("HOW_MANY", how_many)
+    source = Source(text, filename="cell")
+    body = source.parse(text.partition("\n")[2], line=2)
+    namespace = notebook("k, total, limit, table = 7, 0, 1.5, 'an older one'\ndef load(): raise AssertionError\n")
+    before = dict(namespace)
+    plan = plan_of_loop(lambda: read_loop(body, source), body, source, namespace, n_workers=2)
+    assert plan.n_items == n and plan.refusals == ()
+    assert plan.effects == (Effect(6, "total += y", "total: int"),)
+    assert plan.kept == ("x", "y")
+    assert "table" in plan.made and "total" not in plan.made
+    assert [piece.name for piece in plan.baggage.pieces] == ["limit"]
+    assert namespace == before
 
 
 def test_what_the_objects_refuse_is_shown_beside_what_would_run() -> None:
