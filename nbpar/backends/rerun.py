@@ -25,6 +25,7 @@ from nbpar.errors import PoolClosedError
 from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.worker.context import Context, current_context, seed_task, set_context
+from nbpar.worker.execute import is_async
 
 __all__ = ["Recipe", "retrier"]
 
@@ -107,7 +108,12 @@ class Recipe:
                 if self.options.seed is not None:
                     seed_task(self.seed, index)
                 argument = shared.unwrap(item)
-                return self.function(*argument) if self.star else self.function(argument)
+                value = self.function(*argument) if self.star else self.function(argument)
+                if is_async(self.function):
+                    from nbpar.worker.eventloop import run_alone
+
+                    value = run_alone(value)
+                return value
             finally:
                 set_context(outer, whole_process=False)
 
