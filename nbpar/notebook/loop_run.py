@@ -1,0 +1,221 @@
+"""Running a loop in parallel: what stands before it, the checks, the tasks, the replay, and what stands after it.
+
+Owns the order of these and the promise of all or nothing: from the end of what stands before the loop up to the end of
+the replay, whatever goes wrong leaves the user's names as they were before the cell. Called by
+:mod:`nbpar.notebook.magics`; needs no IPython.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nbpar.errors import LostUpdateError, TaskError
+from nbpar.notebook.cells import evaluate
+from nbpar.notebook.loop_model import Loop
+from nbpar.notebook.loop_task import LoopTask, look_after, task_of
+from nbpar.notebook.replay import Replay, told
+from nbpar.notebook.source import Refused, Source
+from nbpar.options import Strict
+from nbpar.pool import WorkerPool
+from nbpar.worker.recorder import Escaped
+
+__all__ = ["Execute", "run_loop"]
+
+Execute = Callable[[list[ast.stmt]], Any]
+"""Runs statements as a cell does; the value of the last one, where that is to be shown."""
+
+_VALUE, _ONE = ".value", ".one"
+_AS_THEY_ARE = (list, tuple, range, dict, set, frozenset, str)
+"""Iterables that give the same items again, and run nothing of the user's to do so."""
+
+
+def run_loop(
+    loop: Loop,
+    source: Source,
+    namespace: dict[str, Any],
+    *,
+    pool: WorkerPool,
+    call: Mapping[str, Any],
+    execute: Execute | None = None,
+    tell: Callable[[str], None] = print,
+) -> Any:
+    """Run a loop, and leave in the namespace what it leaves serially, or what was there before.
+
+    Parameters
+    ----------
+    loop : Loop
+    source : Source
+        The whole cell.
+    namespace : dict
+        The user's.
+    pool : WorkerPool
+    call : mapping
+        Options of ``pool.map``. Failed items leave nothing with ``on_error="skip"``.
+    execute : callable, optional
+        Runs the statements before and after the loop; by default plainly, in the namespace.
+    tell : callable
+        Gets a note on a name that could not be kept.
+
+    Returns
+    -------
+    object
+        What `execute` gave for the statements after the loop.
+
+    Raises
+    ------
+    Refused
+        When the loop would not leave what it leaves serially.
+    BaseException
+        Whatever the user's code raises.
+    """
+    __tracebackhide__ = True
+    if call.get("on_error") == "return":
+        raise Refused("--on-error return: a loop has no place for an error; allowed here: raise, skip")
+    if execute is None:
+        execute = plainly(source, namespace)
+    run = _Run(loop, source, namespace, task_of(loop, source, namespace))
+    for statements in (loop.before, loop.after):  # what is no Python shall be said before anything runs
+        source.compile(ast.Module(list(statements), []))
+    before = dict(namespace)
+    if loop.before:
+        execute(loop.before)
+    begun = dict(namespace)
+    try:
+        run.read_items()
+        run.do_tasks(pool, call)
+        notes = run.replay()
+    except BaseException:
+        run.take_back()
+        _set_back(namespace, before, begun, (*loop.targets, *loop.bound))
+        raise
+    for note in notes:
+        tell(note)
+    return execute(loop.after) if loop.after else None
+
+
+def plainly(source: Source, namespace: dict[str, Any]) -> Execute:
+    """Runs statements in a namespace; the value of a last expression is given."""
+
+    def execute(statements: list[ast.stmt]) -> Any:
+        __tracebackhide__ = True
+        *others, last = statements
+        if not isinstance(last, ast.Expr):
+            exec(source.compile(ast.Module(statements, [])), namespace)
+            return None
+        exec(source.compile(ast.Module(others, [])), namespace)
+        return evaluate(last.value, source, namespace)
+
+    return execute
+
+
+class _Run:
+    """The loop itself: its items, its tasks, what they have left."""
+
+    def __init__(self, loop: Loop, source: Source, namespace: dict[str, Any], task: LoopTask) -> None:
+        self._loop = loop
+        self._source = source
+        self._namespace = namespace
+        self._task = task
+        self._items: Sequence[Any] = ()
+        self._outcomes: list[Any] = []
+        self._replay: Replay | None = None
+
+    def read_items(self) -> None:
+        """Evaluate the iterable, all of it."""
+        __tracebackhide__ = True
+        loop = self._loop
+        value = evaluate(loop.iterable, self._source, self._namespace)
+        if type(value) is range:
+            self._items = value  # slices of it travel
+        elif type(value) in _AS_THEY_ARE:
+            self._items = list(value)
+        else:  # in code of the cell's: what the iterable raises has the line of the loop
+            generator = ast.comprehension(_name(_ONE, ast.Store()), _name(_VALUE), [], 0)
+            every = ast.ListComp(_name(_ONE), [generator])
+            for node in ast.walk(every):
+                ast.copy_location(node, loop.iterable)
+            self._items = evaluate(every, self._source, self._namespace, {_VALUE: value})
+
+    def do_tasks(self, pool: WorkerPool, call: Mapping[str, Any]) -> None:
+        """Run the tasks; their outcomes are kept."""
+        __tracebackhide__ = True
+        loop, recorders = self._loop, self._task.recorders
+        skips = call.get("on_error") == "skip"
+        # Of a failed last item, and of one whose outcome is in a file, nobody would know the last values.
+        tells_all = skips or call.get("checkpoint") is not None
+        recorders.last_index = -1 if tells_all else len(self._items) - 1
+        look_after(recorders, loop, self._namespace)
+        options: dict[str, Any] = {**call, "on_error": "return" if skips else "raise"}
+        strict: Strict = "captured" if any(site.on_item for site in loop.sites) else "all"
+        try:
+            self._outcomes = pool.map_strictly(self._task.function, self._items, strict, **options)
+        except Escaped as escaped:
+            raise self._escaped(escaped) from None
+        except LostUpdateError as lost:
+            raise Refused(f"{lost}.", loop.place) from None
+        if skips:
+            for outcome in self._outcomes:
+                if isinstance(outcome, TaskError) and isinstance(outcome.__cause__, Escaped):
+                    raise self._escaped(outcome.__cause__)
+            self._outcomes = [None if isinstance(outcome, TaskError) else outcome for outcome in self._outcomes]
+
+    def _escaped(self, escaped: Escaped) -> Refused:
+        site = self._loop.sites[escaped.number]
+        return Refused(
+            f"what `{site.text}` stores {escaped.reason}: after the loop it would see what the names hold by then. "
+            f"Store a value that is finished, or keep the loop serial.",
+            site.place,
+        )
+
+    def replay(self) -> list[str]:
+        """Do the effects, and bind what the loop leaves bound; gives notes on names that have no last value."""
+        __tracebackhide__ = True
+        self._replay = Replay(self._loop, self._source, self._namespace, self._items)
+        last = self._replay.do(self._outcomes)
+        ended = next((item for item, outcome in self._backwards() if outcome is not None), _NONE)
+        if ended is not _NONE and self._task.kept:
+            bound = self._bound_by_target(ended)
+            last = {**{name: bound[name] for name in self._task.kept}, **last}
+        values, unset, reasons = told(last)
+        self._namespace.update(values)
+        for name in unset:
+            self._namespace.pop(name, None)
+        return [f"`{name}` is not set: its last value cannot come back ({reason})." for name, reason in reasons.items()]
+
+    def take_back(self) -> None:
+        """Leave no effect."""
+        if self._replay is not None:
+            self._replay.undo()
+
+    def _backwards(self) -> Iterator[tuple[Any, Any]]:
+        return zip(reversed(self._items), reversed(self._outcomes), strict=True)
+
+    def _bound_by_target(self, item: Any) -> dict[str, Any]:
+        """What the loop's target binds to an item, by name."""
+        target = self._loop.target
+        if isinstance(target, ast.Name):
+            return {target.id: item}
+        bound: dict[str, Any] = {_VALUE: item}
+        assign = ast.copy_location(ast.Assign([target], _name(_VALUE)), target)
+        exec(self._source.compile(ast.Module([assign], [])), {}, bound)
+        return bound
+
+
+_NONE = object()
+
+
+def _name(name: str, context: ast.expr_context | None = None) -> ast.Name:
+    return ast.Name(name, context or ast.Load())
+
+
+def _set_back(namespace: dict[str, Any], before: dict[str, Any], begun: dict[str, Any], names: Sequence[str]) -> None:
+    """Bind the cell's names as they were before it: those that the code before the loop bound, and the loop's own."""
+    missing = object()
+    changed = {name for name in {**before, **begun} if before.get(name, missing) is not begun.get(name, missing)}
+    for name in {*changed, *names}:
+        if name in before:
+            namespace[name] = before[name]
+        else:
+            namespace.pop(name, None)

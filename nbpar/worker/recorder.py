@@ -1,0 +1,308 @@
+"""What the body of a loop does to objects outside of it, noted in the worker and sent instead of being done.
+
+The function of one task, made by :mod:`nbpar.notebook.loop_task`, makes a recorder, notes each effect on it, and
+returns what :meth:`Recorder.end` gives: the outcome of one iteration, which :mod:`nbpar.notebook.replay` does in the
+kernel. Owns the form of that outcome, and what has to be settled while the task runs: values that are used up at once
+are kept as they were, objects of the notebook's own become origins, and functions that see the loop's names are caught.
+
+An outcome is a flat tuple: site's number, its values, next site's number, and so on. It begins with a dict where names
+have last values to tell; it is an :class:`Outcome` where something in it has to be looked at first.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from operator import is_
+from types import CodeType
+from typing import Any
+
+from nbpar.worker.context import current_context
+from nbpar.worker.escapes import codes_in, made_of, why_not
+from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain
+
+__all__ = ["UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
+
+
+class Outcome(tuple[Any, ...]):
+    """The outcome of an iteration that holds origins, or last values of names."""
+
+    __slots__ = ()
+
+
+class Escaped(Exception):  # noqa: N818  # a verdict: the loop is refused
+    """Something that one iteration made would go on to see the loop's names, or was changed after it had been stored.
+
+    Attributes
+    ----------
+    number : int
+        The site that stores it.
+    reason : str
+        What it is, for a sentence.
+    """
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason)
+        self.number = number
+        self.reason = reason
+
+
+class CannotTell:
+    """Stands for a last value that cannot travel."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CannotTell, (self.reason,)
+
+
+class _Unset:
+    """Stands for the last value of a name that the iteration has unset."""
+
+    def __reduce__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset()
+
+
+@dataclass(eq=False)
+class Recorders:
+    """What the recorders of a job have to know; called with the item for that of one task.
+
+    Attributes
+    ----------
+    always, sometimes : tuple of str
+        Names whose last values are wanted: those that every iteration sets, and others.
+    last_index : int
+        Of the last task, which tells the values of `always`; -1 when each one tells them.
+    named : tuple of str
+        Globals of the task's function that may be the notebook's own objects.
+    n_values : tuple of int
+        How many values each site notes.
+    used_up : dict
+        By the number of a site, positions of values that the statement uses at once (keys, what is added), and of those
+        of which that is not known.
+    collected : dict
+        By the number of a site, positions of iterables that are gone through: of ``extend`` and the like.
+    is_early : bool
+        What came with the task is changed by it (in its copy), so it is looked at before.
+    finds_functions : bool
+        Whether the body makes functions, classes or generators.
+    """
+
+    always: tuple[str, ...] = ()
+    sometimes: tuple[str, ...] = ()
+    last_index: int = -1
+    named: tuple[str, ...] = ()
+    n_values: tuple[int, ...] = ()
+    used_up: Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    collected: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    is_early: bool = False
+    finds_functions: bool = False
+
+    def __post_init__(self) -> None:
+        self._named: Known | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was found out in one process is not part of it: the pickle stays the same while tasks run.
+        return Recorders, tuple(getattr(self, one.name) for one in fields(self))
+
+    def __call__(self, item: Any) -> Recorder:
+        """The recorder of a task."""
+        recorder = Recorder()
+        recorder.job, recorder.item = self, item
+        if self.is_early:
+            recorder.known = Known({ITEM_ORIGIN: item})
+            self.known_by_name(sys._getframe(1).f_globals)
+        return recorder
+
+    def known_by_name(self, names: Mapping[str, Any]) -> Known:
+        """What the function brought along; looked at once in a worker."""
+        if self._named is None:
+            self._named = Known({name: names[name] for name in self.named if name in names})
+        return self._named
+
+    @property
+    def tells_always(self) -> bool:
+        """Whether the running task tells the values of `always`."""
+        if self.last_index < 0:
+            return True
+        context = current_context()
+        return context is None or context.index == self.last_index
+
+
+class Recorder(list[Any]):
+    """The effects of one iteration, as far as it has got: an outcome in the making."""
+
+    __slots__ = ("copies", "item", "job", "known", "unset_names")
+
+    job: Recorders
+    item: Any
+    known: Known
+    copies: list[tuple[int, int, Any, bool]]
+    unset_names: set[str]
+
+    def note(self, number: int, *values: Any) -> None:
+        """Note that the site `number` was reached, with the values that its statement was computed to have."""
+        job = self.job
+        if number in job.collected:
+            self._collect(number, values)
+            return
+        if number in job.used_up and not are_plain(values):
+            values = self._keep_copies(number, values)
+        self += (number, *values)
+
+    def unset(self, name: str) -> None:
+        """Note that a name has been unset."""
+        try:
+            self.unset_names.add(name)
+        except AttributeError:
+            self.unset_names = {name}
+
+    def end(self, names: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """The outcome; `names` are the local ones of the task's function, where last values are wanted."""
+        if hasattr(self, "copies"):
+            self._settle_copies()
+        told = {} if names is None else self._last_values(names, sys._getframe(1).f_code)
+        if not told and are_plain(self):
+            return tuple(self)
+        if self.job.finds_functions:
+            self._check_functions(codes_in(sys._getframe(1).f_code))
+        values = (told, *self) if told else tuple(self)
+        if not are_plain(values):
+            by_name = self.job.known_by_name(sys._getframe(1).f_globals)
+            of_item = self.known if self.job.is_early else Known({ITEM_ORIGIN: self.item})
+            if len(by_name) or len(of_item):
+                named = of_item.named(values, by_name)
+                if named is not values:
+                    return Outcome(named)
+        return values
+
+    # --- values that are used up at once ------------------------------------------------------------------------------
+
+    def _collect(self, number: int, values: tuple[Any, ...]) -> None:
+        """Go through what is added, as the statement would; what came before an error is added as well."""
+        noted = list(values)
+        try:
+            for position in self.job.collected[number]:
+                noted[position], failure = _content_of(values[position])
+                if failure is not None:
+                    raise failure
+        finally:
+            self += (number, *noted)
+
+    def _keep_copies(self, number: int, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        surely, perhaps = self.job.used_up[number]
+        noted = list(values)
+        for position in (*surely, *perhaps):
+            value = values[position]
+            if hasattr(type(value), "__next__") or type(value) in _VIEWS:  # neither travels
+                noted[position] = iter(list(value))
+            elif (copied := _copied(value)) is not None:
+                if not hasattr(self, "copies"):
+                    self.copies = []
+                self.copies.append((number, len(self) + 1 + position, copied, position in surely))
+        return tuple(noted)
+
+    def _settle_copies(self) -> None:
+        """What was changed since it was noted: as it was then."""
+        for number, place, copied, is_sure in self.copies:
+            if not _are_same(self[place], copied):
+                if not is_sure:
+                    raise Escaped(number, "is changed after it was stored, in the same iteration")
+                self[place] = copied
+
+    # --- last values --------------------------------------------------------------------------------------------------
+
+    def _last_values(self, names: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
+        job = self.job
+        told: dict[str, Any] = {}
+        if job.sometimes:
+            unset = getattr(self, "unset_names", ())
+            for name in job.sometimes:
+                if name in names:
+                    told[name] = names[name]
+                elif name in unset:
+                    told[name] = UNSET
+        if job.always and job.tells_always:
+            told.update({name: names[name] for name in job.always if name in names})
+        if not are_plain(told.values()):
+            codes = codes_in(code)
+            for name, value in told.items():
+                if value is not UNSET and not are_plain((value,)) and (reason := why_not(codes, value)):
+                    told[name] = CannotTell(reason)
+        return told
+
+    # --- functions ----------------------------------------------------------------------------------------------------
+
+    def _check_functions(self, codes: frozenset[CodeType]) -> None:
+        """Find what the body has made and would see the loop's names later."""
+        if are_plain(self) or not made_of(codes, list(self)):
+            return
+        at = 0
+        while at < len(self):
+            number = self[at]
+            after = at + 1 + self.job.n_values[number]
+            if made := made_of(codes, self[at + 1 : after]):
+                raise Escaped(number, f"holds {made}, which the loop's body makes")
+            at = after
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+_VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
+_COPIED = frozenset({list, dict, set, deque, bytearray, array, defaultdict, OrderedDict, Counter})
+_FIXED = frozenset({tuple, str, bytes, range, frozenset})
+
+
+def _is_array(value: object) -> bool:
+    ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return ndarray is not None and isinstance(value, ndarray)
+
+
+def _content_of(value: Any) -> tuple[Any, BaseException | None]:
+    """What a container is extended by, and the error that ended it."""
+    if type(value) in _FIXED:
+        return value, None
+    if type(value) in _COPIED or _is_array(value) or isinstance(value, dict):
+        return copy.copy(value), None
+    if hasattr(type(value), "keys") or not hasattr(type(value), "__iter__"):  # a mapping; nothing to go through
+        return value, None
+    content: list[Any] = []
+    try:
+        for one in value:
+            content.append(one)  # noqa: PERF402  # what came before an error counts
+    except BaseException as error:  # noqa: BLE001  # raised by the caller
+        return content, error
+    return content, None
+
+
+def _copied(value: Any) -> Any:
+    """A copy to tell a change by; None of what cannot change."""
+    if type(value) in _COPIED or _is_array(value):
+        return copy.copy(value)
+    if type(value) is tuple and not are_plain(value):
+        return tuple(one if (copied := _copied(one)) is None else copied for one in value)
+    return None
+
+
+def _are_same(value: Any, copied: Any) -> bool:
+    if type(value) is tuple:
+        return all(one is two or _are_same(one, two) for one, two in zip(value, copied, strict=True))
+    if _is_array(value):
+        if value.dtype.hasobject:
+            return value.shape == copied.shape and all(map(is_, value.flat, copied.flat))
+        return (value.dtype, value.shape, value.tobytes()) == (copied.dtype, copied.shape, copied.tobytes())
+    if len(value) != len(copied):
+        return False
+    if isinstance(value, dict):
+        return all(map(is_, value.values(), copied.values())) and all(map(is_, value, copied))
+    return value == copied if type(value) in (set, bytearray, array) else all(map(is_, value, copied))
