@@ -191,7 +191,7 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
                 f"`{ast.unparse(node.target)} := ...` would be set in a worker and lost: it belongs to the code around"
             )
         elif isinstance(node, ast.Await) or (isinstance(node, ast.comprehension) and node.is_async):
-            reason = "`await` and `async for` cannot stand in a task: a worker has no event loop"
+            reason = "`await` and `async for` cannot stand in %parallel; they can in the cell below `%%parallel each`"
         else:
             continue
         written = node.target if isinstance(node, ast.comprehension) else node
