@@ -184,7 +184,7 @@ class NbparMagics(Magics):
         n_workers = options.workers or default_pool().n_workers
         _show(plan_of_comprehension(source, self._namespace, scope, n_workers=n_workers))
         if not linecache.getline(source.filename, source.first_line).lstrip().startswith("get_ipython()"):
-            raise UsageError("--dry-run gives no value, so nothing was assigned, and the cell ends here")
+            raise UsageError("--dry-run gives no value: nothing was assigned, and the cell ends here")
 
     # --- %nbpar -------------------------------------------------------------------------------------------------------
 

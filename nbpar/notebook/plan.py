@@ -6,6 +6,7 @@ Owns :class:`Plan` and its two pictures, in the style of those of a job (:mod:`n
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _LEFT = "padding:1px 14px 1px 0;text-align:left;font-weight:normal;vertical-alig
 _RIGHT = "padding:1px 14px 1px 0;text-align:right;font-weight:normal;white-space:nowrap"
 _MARK = "border-left:3px solid #3b76c4;background:rgba(59,118,196,0.13);padding:0 0 0 8px"
 _NO_MARK = "border-left:3px solid rgba(0,0,0,0);padding:0 0 0 8px"
+_CODE = "background:none;padding:0;font-size:12px"
 _HEADING = "margin:8px 0 2px 0"
 _REFUSED = "margin:6px 0;padding:3px 12px;border-left:3px solid #c0392b;background:rgba(192,57,43,0.12)"
 
@@ -213,7 +215,7 @@ def _html(plan: Plan) -> str:
     for refusal in plan.refusals:
         first, _, more = refusal.partition("\n")
         below = f'<pre style="background:none;margin:2px 0;font-size:12px">{_code(more)}</pre>' if more else ""
-        parts.append(f'<div style="{_REFUSED}">{escape(first, 1000)}{below}</div>')
+        parts.append(f'<div style="{_REFUSED}">{_sentence(first)}{below}</div>')
     parts += _html_of_lines(plan)
     if plan.effects:
         rows = "".join(
@@ -223,7 +225,7 @@ def _html(plan: Plan) -> str:
         )
         parts.append(f'<div style="{_HEADING}"><strong>Effects</strong> {_EFFECTS}</div>')
         parts.append(f'<table style="{_TABLE}">{rows}</table>')
-    parts += [f'<div style="margin:4px 0">{escape(note, 2000)}</div>' for note in _notes(plan)]
+    parts += [f'<div style="margin:4px 0">{_sentence(note)}</div>' for note in _notes(plan)]
     parts += _html_of_baggage(plan.baggage)
     return "\n".join([*parts, "</div>"])
 
@@ -265,9 +267,14 @@ def _html_of_baggage(baggage: Baggage) -> list[str]:
     return parts
 
 
+def _sentence(text: str) -> str:
+    """Text with what stands in backquotes set as code."""
+    return re.sub("`([^`]+)`", rf"<code style=\"{_CODE}\">\1</code>", escape(text, 2000))
+
+
 def _code(text: str) -> str:
     return escape(text, 4000, multiline=True)
 
 
 def _span(text: str) -> str:
-    return f'<code style="background:none;padding:0;font-size:12px">{escape(text, 120)}</code>'
+    return f'<code style="{_CODE}">{escape(text, 120)}</code>'
