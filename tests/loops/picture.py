@@ -3,7 +3,7 @@
 Owns :func:`picture`: types, values, the bits of floats, the order of dicts, the bytes of arrays, what is the same
 object as what (also parts of the same memory), and the states of iterators and of random number generators. Two
 namespaces that no code could tell apart have equal pictures, and, as far as a notebook's own code can, the other way
-round. Left out: the order of names in a namespace, strides, and what `functools.lru_cache` keeps. Used by
+round. Left out: the order of names in a namespace, annotations of names, strides, and what `functools.lru_cache` keeps. Used by
 :mod:`tests.loops.oracle`.
 """
 
@@ -39,6 +39,7 @@ _ITERATORS = (
     "chain",
     "dict_keyiterator",
 )
+_LEFT_OUT = {"__builtins__", "__annotations__"}
 _CLASS_PARTS = {
     "__dict__",
     "__weakref__",
@@ -64,11 +65,10 @@ def picture(namespace: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
         What they meant earlier: part of the picture, so that a name bound to an equal copy is a difference.
     """
     artist = _Artist(namespace)
-    names = sorted(name for name in namespace if name != "__builtins__")
+    names = sorted(namespace.keys() - _LEFT_OUT)
     drawn = {name: artist.draw(namespace[name]) for name in names}
-    for name in sorted(old or ()):
-        if name != "__builtins__":
-            drawn[f"{name} as it was"] = artist.draw((old or {})[name])
+    for name in sorted((old or {}).keys() - _LEFT_OUT):
+        drawn[f"{name} as it was"] = artist.draw((old or {})[name])
     drawn[" memory"] = artist.shared_memory()
     drawn[" random"] = _digest(random.getstate())
     drawn[" numpy.random"] = _digest(np.random.get_state())  # noqa: NPY002  # what cells may use

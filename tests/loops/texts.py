@@ -9,7 +9,7 @@
 
 ``traps.txt`` has the wrong neighbours of loops that run: what reads, carries, aliases, leaks or loses something; a line
 ``---`` has what follows it put at the body's end, so that other statements come between. Many of them are right as they
-stand: whether one is refused is nobody's promise, that it is never wrong is. In ``whole.txt`` the cell itself is a trap,
+stand: whether one is refused is nobody's promise, that it is never wrong is. In ``whole.txt`` the cell itself is one,
 ``given.txt`` is what any of them may use. Used by :mod:`tests.loops.strategy` and the tests.
 """
 
