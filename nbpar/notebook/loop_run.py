@@ -8,24 +8,26 @@ the replay, whatever goes wrong leaves the user's names as they were before the 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nbpar.errors import LostUpdateError, TaskError
+from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.loop_task import LoopTask, look_after, task_of
 from nbpar.notebook.replay import Replay, told
+from nbpar.notebook.serially import check_code, run_code
 from nbpar.notebook.source import Refused, Source
 from nbpar.options import Strict
 from nbpar.pool import WorkerPool
 from nbpar.worker.recorder import Escaped
 
-__all__ = ["Execute", "run_loop"]
+__all__ = ["run_loop"]
 
-Execute = Callable[[list[ast.stmt]], Any]
-"""Runs statements as a cell does; the value of the last one, where that is to be shown."""
-
+_UNBOUND = re.compile(r"local variable '(\w+)'")
+_CARRIED = "it has the value of an earlier iteration there, and tasks have names of their own. Set it in each iteration"
 _VALUE, _ONE = ".value", ".one"
 _AS_THEY_ARE = (list, tuple, range, dict, set, frozenset, str)
 """Iterables that give the same items again, and run nothing of the user's to do so."""
@@ -38,7 +40,7 @@ def run_loop(
     *,
     pool: WorkerPool,
     call: Mapping[str, Any],
-    execute: Execute | None = None,
+    interactivity: str = "last_expr",
     tell: Callable[[str], None] = print,
 ) -> Any:
     """Run a loop, and leave in the namespace what it leaves serially, or what was there before.
@@ -53,15 +55,15 @@ def run_loop(
     pool : WorkerPool
     call : mapping
         Options of ``pool.map``. Failed items leave nothing with ``on_error="skip"``.
-    execute : callable, optional
-        Runs the statements before and after the loop; by default plainly, in the namespace.
+    interactivity : str
+        IPython's setting ``ast_node_interactivity``.
     tell : callable
         Gets a note on a name that could not be kept.
 
     Returns
     -------
     object
-        What `execute` gave for the statements after the loop.
+        The value that the cell shows at its end: of the last expression after the loop.
 
     Raises
     ------
@@ -73,17 +75,14 @@ def run_loop(
     __tracebackhide__ = True
     if call.get("on_error") == "return":
         raise Refused("--on-error return: a loop has no place for an error; allowed here: raise, skip")
-    if execute is None:
-        execute = plainly(source, namespace)
     run = _Run(loop, source, namespace, task_of(loop, source, namespace))
-    for statements in (loop.before, loop.after):  # what is no Python shall be said before anything runs
-        source.compile(ast.Module(list(statements), []))
+    for statements in (loop.before, loop.after):
+        check_code(statements, source)
     before = dict(namespace)
-    if loop.before:
-        execute(loop.before)
+    run_code(loop.before, source, namespace, interactivity=interactivity, is_end=False)
     begun = dict(namespace)
     try:
-        run.read_items()
+        run.read_items(before, begun)
         run.do_tasks(pool, call)
         notes = run.replay()
     except BaseException:
@@ -92,22 +91,7 @@ def run_loop(
         raise
     for note in notes:
         tell(note)
-    return execute(loop.after) if loop.after else None
-
-
-def plainly(source: Source, namespace: dict[str, Any]) -> Execute:
-    """Runs statements in a namespace; the value of a last expression is given."""
-
-    def execute(statements: list[ast.stmt]) -> Any:
-        __tracebackhide__ = True
-        *others, last = statements
-        if not isinstance(last, ast.Expr):
-            exec(source.compile(ast.Module(statements, [])), namespace)
-            return None
-        exec(source.compile(ast.Module(others, [])), namespace)
-        return evaluate(last.value, source, namespace)
-
-    return execute
+    return run_code(loop.after, source, namespace, interactivity=interactivity)
 
 
 class _Run:
@@ -122,11 +106,13 @@ class _Run:
         self._outcomes: list[Any] = []
         self._replay: Replay | None = None
 
-    def read_items(self) -> None:
-        """Evaluate the iterable, all of it."""
+    def read_items(self, *copies: Mapping[str, Any]) -> None:
+        """Evaluate the iterable, all of it, and look at what the tasks will bring along."""
         __tracebackhide__ = True
         loop = self._loop
+        captures = Captures(loop, self._source, self._namespace, *copies)
         value = evaluate(loop.iterable, self._source, self._namespace)
+        captures.check_iterable(value)
         if type(value) is range:
             self._items = value  # slices of it travel
         elif type(value) in _AS_THEY_ARE:
@@ -137,6 +123,7 @@ class _Run:
             for node in ast.walk(every):
                 ast.copy_location(node, loop.iterable)
             self._items = evaluate(every, self._source, self._namespace, {_VALUE: value})
+        captures.check(self._items)
 
     def do_tasks(self, pool: WorkerPool, call: Mapping[str, Any]) -> None:
         """Run the tasks; their outcomes are kept."""
@@ -155,11 +142,26 @@ class _Run:
             raise self._escaped(escaped) from None
         except LostUpdateError as lost:
             raise Refused(f"{lost}.", loop.place) from None
+        except UnboundLocalError as error:
+            if name := self._carried(error):
+                raise Refused(
+                    f"`{name}` is not set in an iteration that reads it: serially {_CARRIED}.", loop.place
+                ) from None
+            raise
         if skips:
             for outcome in self._outcomes:
                 if isinstance(outcome, TaskError) and isinstance(outcome.__cause__, Escaped):
                     raise self._escaped(outcome.__cause__)
             self._outcomes = [None if isinstance(outcome, TaskError) else outcome for outcome in self._outcomes]
+
+    def _carried(self, error: UnboundLocalError) -> str:
+        """The name of the loop's that a task has read before it was set there."""
+        found = _UNBOUND.search(str(error))
+        step = error.__traceback__
+        while step is not None and step.tb_next is not None:
+            step = step.tb_next
+        is_own = step is not None and step.tb_frame.f_code.co_name == "<module>"
+        return found[1] if found and is_own and found[1] in self._loop.bound else ""
 
     def _escaped(self, escaped: Escaped) -> Refused:
         site = self._loop.sites[escaped.number]

@@ -30,6 +30,7 @@ from nbpar.notebook.comprehensions import read_comprehension
 from nbpar.notebook.debug import failed_task
 from nbpar.notebook.dry_run import plan_of_comprehension, plan_of_each, plan_of_loop
 from nbpar.notebook.loop_model import Loop
+from nbpar.notebook.loop_run import run_loop
 from nbpar.notebook.loops import read_loop
 from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options, split_options, with_arguments
 from nbpar.notebook.plan import Plan
@@ -78,7 +79,8 @@ class NbparMagics(Magics):
         source = self._source_of_cell(line, cell)
         if options.dry_run:
             return _reported(source, lambda: self._look_at_cell(source, line[at:], options))
-        return _reported(source, lambda: self._each(source, line[at:], options))
+        run = self._each if line[at:].strip() else self._loop
+        return _reported(source, lambda: run(source, line[at:], options))
 
     @no_var_expand
     @line_magic
@@ -116,12 +118,11 @@ class NbparMagics(Magics):
         column = len(first_line) - len(form)
         body = source.parse(below, line=2)
         if not re.match(r"each\b", form):
-            what = f"`{form}` is no form of it" if form.strip() else "it does not parallelise a loop by itself"
-            place = Place(1, column, 1, column + len(form)) if form.strip() else None
             raise Refused(
-                f"%%parallel: {what}. In the `each` form the cell is the task, for one item: begin it with\n"
-                f"    {suggest_each(body)}\n  and make what the task gives its last expression",
-                place,
+                f"%%parallel: `{form}` is no form of it. Above a loop nothing but options follows. In the `each` form "
+                f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what the task "
+                f"gives its last expression",
+                Place(1, column, 1, column + len(form)),
             )
         header = read_header(form[4:], source, column=column + 4)
         task = each_task(header, self._by_users_transformers(body), source, self._namespace)
@@ -137,6 +138,26 @@ class NbparMagics(Magics):
         if options.output is None and (_ends_with_semicolon(below) or all(one is None for one in results)):
             return None  # as a cell that ends with a statement, with print(...) or with a semicolon
         return self._given(results, options)
+
+    def _loop(self, source: Source, _form: str, options: argparse.Namespace) -> Any:
+        __tracebackhide__ = True
+        below = source.text.partition("\n")[2]
+        body = self._by_users_transformers(source.parse(below, line=2))
+        for option, is_set in (("-o", options.output), ("--background", options.background)):
+            if is_set:
+                raise Refused(f"{option} {_INSTEAD[option]}")
+        if options.on_error == "return":
+            raise Refused(f"--on-error return {_INSTEAD['--on-error return']}")
+        loop = read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
+        value = run_loop(
+            loop,
+            source,
+            self._namespace,
+            pool=pool_of(options.workers),
+            call=map_options(options, loop.header),
+            interactivity=self._shell.ast_node_interactivity,
+        )
+        return None if _ends_with_semicolon(below) else value
 
     def _comprehension(self, source: Source, column: int, options: argparse.Namespace, local_ns: dict[str, Any]) -> Any:
         __tracebackhide__ = True
@@ -279,6 +300,23 @@ def _reported(source: Source, call: Callable[[], Any]) -> Any:
             # Nothing of the user's led to it: its message is all there is to show. IPython asks for this attribute.
             error._render_traceback_ = partial(_one_line, error)  # type: ignore[attr-defined]
         raise
+
+
+_INSTEAD = {
+    "-o": (
+        "names the results of the `each` form. A loop puts its results where it says: `results.append(...)`, with "
+        "`results = []` above the loop"
+    ),
+    "--background": (
+        "is for the `each` form, whose results are the job's. A loop changes the notebook's own objects, and these "
+        "would change beneath the cells that follow"
+    ),
+    "--on-error return": (
+        "has no place to put an error in a loop. Catch it in the body, with `try`, and append it; or use "
+        "--on-error skip, with which a failing iteration leaves nothing behind"
+    ),
+}
+"""Options that a loop does not take, and what to do."""
 
 
 def _show(plan: Plan) -> None:
