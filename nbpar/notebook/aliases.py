@@ -1,9 +1,9 @@
 """What a value in the body of a loop may share with objects outside of it, as far as the text tells.
 
 Owns :class:`Value`, what is known of an expression's value, and the rules of expressions. An object made in the
-iteration (a literal, arithmetic, what a constructor gives) may be changed freely; one that may be an outer object, a part
-of the item, or in one of them, may not. Of what a call gives nothing is known here: the worker looks, after the tasks,
-whether something that it was sent has changed. Used by :mod:`nbpar.notebook.flow`.
+iteration (a literal, arithmetic, what a constructor gives) may be changed freely; one that may be an outer object, a
+part of the item, or in one of them, may not. Of what a call gives nothing is known here: the worker looks, after the
+tasks, whether something that it was sent has changed. Used by :mod:`nbpar.notebook.flow`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ FRESH = Value()
 Lookup = Callable[[ast.Name], Value]
 
 # Methods that give a part of their object or a view of it. Other methods may, too: what they give counts as new.
-_GIVE_PARTS = frozenset(
-    ["get", "setdefault", "pop", "popitem", "popleft", "values", "items", "view", "reshape", "ravel", "transpose"]
-    + ["squeeze", "swapaxes", "diagonal", "__getitem__", "iter", "itertuples", "iterrows", "astype"]
-)
+_VIEWS = "view reshape ravel transpose squeeze swapaxes diagonal astype"
+_PARTS = "get setdefault pop popitem popleft values items __getitem__ iter itertuples iterrows"
+_GIVE_PARTS = frozenset(f"{_VIEWS} {_PARTS}".split())
 _NEW_WITH_PARTS = frozenset(["list", "tuple", "set", "frozenset", "dict", "sorted", "deque", "copy", "defaultdict"])
 _GO_THROUGH = frozenset(["zip", "enumerate", "reversed", "filter", "iter", "chain", "islice", "product"])
 _GIVE_ELEMENT = frozenset(["min", "max", "next"])
@@ -72,15 +71,15 @@ def value_of(node: ast.expr, lookup: Lookup) -> Value:
     ...     value = value_of(ast.parse(text, mode="eval").body, known)
     ...     return sorted(value.own), sorted(value.inner)
     >>> of("a[0]"), of("[a]"), of("a * 2"), of("f(a)")
-    ((['a'], ['a']), ([], ['a']), ([], []), ([], []))
+    ((['a'], ['a']), ([], ['a']), ([], ['a']), ([], []))
     """
 
     def of(part: ast.expr) -> Value:
         return value_of(part, lookup)
 
+    if isinstance(node, ast.Name):
+        return lookup(node)
     match node:
-        case ast.Name():
-            return lookup(node)
         case ast.NamedExpr() | ast.Starred() | ast.Await():
             return of(node.value)
         case ast.Attribute() | ast.Subscript():
@@ -89,17 +88,14 @@ def value_of(node: ast.expr, lookup: Lookup) -> Value:
             return join_values(of(node.body), of(node.orelse))
         case ast.BoolOp():
             return join_values(*map(of, node.values))
-        case ast.List() | ast.Tuple() | ast.Set():
-            return Value(inner=frozenset().union(*(of(element).all for element in node.elts)))
-        case ast.Dict():
-            parts = [part for part in (*node.keys, *node.values) if part is not None]
-            return Value(inner=frozenset().union(*(of(part).all for part in parts)))
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
+            parts = (*node.keys, *node.values) if isinstance(node, ast.Dict) else node.elts
+            return Value(inner=frozenset().union(*(of(part).all for part in parts if part is not None)))
         case ast.BinOp(op=ast.Add() | ast.Mult() | ast.BitOr()):  # a list plus a list holds the elements of both
             return Value(inner=of(node.left).all | of(node.right).all)
-        case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
-            return Value(inner=_of_comprehension(node.generators, [node.elt], lookup))
-        case ast.DictComp():
-            return Value(inner=_of_comprehension(node.generators, [node.key, node.value], lookup))
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+            return Value(inner=_of_comprehension(node.generators, elements, lookup))
         case ast.Call():
             return _of_call(node, lookup)
     return FRESH
@@ -122,9 +118,7 @@ def _of_call(node: ast.Call, lookup: Lookup) -> Value:
                 return Value(given, given)
             return FRESH
         case ast.Name(id=name):
-            if name in _NEW_WITH_PARTS:
-                return Value(inner=given)
-            if name in _GO_THROUGH:
+            if name in _NEW_WITH_PARTS | _GO_THROUGH:
                 return Value(inner=given)
             if name in _GIVE_ELEMENT:
                 return Value(given, given)

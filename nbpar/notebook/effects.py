@@ -1,52 +1,53 @@
 """Which statements of a loop's body change something outside of it: the effects.
 
-Owns the recognition. A change of an outer object by one of the operations of :data:`nbpar.notebook.loop_model.Kind` is an
-effect, recorded by workers and done in the kernel; any other change of what is, or may be, an outer object is refused;
-changes of what the iteration has made itself are its own affair. Asked by :mod:`nbpar.notebook.flow` at each statement, with
-what is known at that point; :mod:`nbpar.notebook.sites` rewrites what was found.
+Owns the recognition. A change of an outer object by one of the operations of :data:`nbpar.notebook.loop_model.Kind` is
+an effect, recorded by workers and done in the kernel; any other change of what is, or may be, an outer object is
+refused; changes of what the iteration has made itself are its own affair. Asked by :mod:`nbpar.notebook.flow` at each
+statement, with what is known at that point; :mod:`nbpar.notebook.sites` rewrites what was found.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from nbpar.notebook import loop_words as words
 from nbpar.notebook.flow import Flow
 from nbpar.notebook.flow_state import ITEM_PART, SET
 from nbpar.notebook.loop_model import Kind
 from nbpar.notebook.scopes import free_names
+from nbpar.notebook.shapes import extreme_name, path_of, root_of, unused_values
 
-__all__ = ["Effect", "Effects", "path_of"]
+__all__ = ["Effect", "Effects"]
 
 _METHODS: Mapping[str, Kind] = {"append": "append", "extend": "extend", "add": "add", "update": "update"}
 
 _TAKES = frozenset(["pop", "popitem", "popleft", "setdefault"])  # change their object and give something
 
-_CHANGES = frozenset(
-    ["appendleft", "extendleft", "insert", "remove", "discard", "clear", "sort", "reverse", "rotate", "move_to_end"]
-    + ["difference_update", "intersection_update", "symmetric_difference_update", "subtract", "fill", "resize", "put"]
-    + ["__setitem__", "__delitem__", "__iadd__", "setflags", "byteswap", "itemset", "partial_fit", "shuffle"]
-)
+_CHANGES_NAMES = """
+    appendleft extendleft insert remove discard clear sort reverse rotate move_to_end difference_update
+    intersection_update symmetric_difference_update subtract fill resize put __setitem__ __delitem__ __iadd__ setflags
+    byteswap itemset
+"""
+_CHANGES = frozenset(_CHANGES_NAMES.split())
 
-_CHANGE_FIRST = frozenset(  # functions that change their first argument
-    ["setattr", "delattr", "operator.setitem", "operator.delitem", "operator.iadd", "heapq.heappush", "heapq.heappop"]
-    + ["heapq.heapify", "heapq.heapreplace", "heapq.heappushpop", "bisect.insort", "bisect.insort_left"]
-    + ["bisect.insort_right", "numpy.copyto", "numpy.put", "numpy.place", "numpy.putmask", "numpy.fill_diagonal"]
-    + ["random.shuffle", "numpy.random.shuffle", "numpy.put_along_axis"]
-    + [
-        f"{kind}.{method}"
-        for kind in ("list", "dict", "set")
-        for method in ("append", "update", "add", "extend", "sort")
-    ]
-)
+_HANDED_ON = _CHANGES | _TAKES | _METHODS.keys()
 
-_RANDOM_OBJECTS = frozenset(
-    ["Random", "SystemRandom", "Generator", "default_rng", "RandomState", "SeedSequence", "BitGenerator", "PCG64"]
-    + ["PCG64DXSM", "MT19937", "Philox", "SFC64"]
-)
+# Functions that change their first argument.
+_CHANGE_FIRST_NAMES = """
+    setattr delattr operator.setitem operator.delitem operator.iadd heapq.heappush heapq.heappop heapq.heapify
+    heapq.heapreplace heapq.heappushpop bisect.insort bisect.insort_left bisect.insort_right numpy.copyto numpy.put
+    numpy.place numpy.putmask numpy.fill_diagonal numpy.put_along_axis random.shuffle numpy.random.shuffle list.append
+    list.extend list.sort list.insert dict.update dict.pop dict.setdefault set.add set.update set.discard
+"""
+_CHANGE_FIRST = frozenset(_CHANGE_FIRST_NAMES.split())
+
+_RANDOM_OBJECTS_NAMES = """
+    Random SystemRandom Generator default_rng RandomState SeedSequence BitGenerator PCG64 PCG64DXSM MT19937 Philox
+    SFC64
+"""
+_RANDOM_OBJECTS = frozenset(_RANDOM_OBJECTS_NAMES.split())
 
 
 @dataclass(slots=True)
@@ -66,26 +67,10 @@ class Effect:
     kind: Kind
     name: str
     depth: int
-    on_item: bool
-    guarded: bool
     statement: ast.stmt
-    target: ast.expr | None
-
-
-def path_of(node: ast.expr) -> tuple[ast.Name, list[ast.expr]] | None:
-    """The name and the keys of ``name[key][key]``; None for anything else.
-
-    Examples
-    --------
-    >>> name, keys = path_of(ast.parse("a[i]['n']", mode="eval").body)
-    >>> name.id, [ast.unparse(key) for key in keys]
-    ('a', ['i', "'n'"])
-    """
-    keys: list[ast.expr] = []
-    while isinstance(node, ast.Subscript):
-        keys.insert(0, node.slice)
-        node = node.value
-    return (node, keys) if isinstance(node, ast.Name) else None
+    target: ast.expr | None = None
+    on_item: bool = False
+    guarded: bool = False
 
 
 class Effects:
@@ -94,8 +79,10 @@ class Effects:
     Parameters
     ----------
     modules : mapping
-        Names that stand for modules, or for what was imported from one, with the full name.
-    extremes : set of str
+        Names that stand for modules, with the full name.
+    imported : mapping
+        Names of what was imported from a module, with the full name.
+    extremes : collection of str
         Outer names that the body only sets by ``n = min(n, ...)`` or ``+=``.
     seeded : bool
         Whether each task has a seed of its own.
@@ -106,13 +93,22 @@ class Effects:
         Effects by what makes them: a statement, or one of the targets of an assignment.
     """
 
-    def __init__(self, body: list[ast.stmt], modules: Mapping[str, str], extremes: set[str], *, seeded: bool) -> None:
+    def __init__(
+        self,
+        body: list[ast.stmt],
+        extremes: Collection[str],
+        *,
+        modules: Mapping[str, str],
+        imported: Mapping[str, str],
+        seeded: bool,
+    ) -> None:
         self.found: dict[ast.AST, Effect] = {}
         self._ordinary: set[ast.AST] = set()  # changes that are no effects
         self._modules = modules
+        self._full_names = {**modules, **imported}
         self._extremes = extremes
         self._seeded = seeded
-        self._unused = _unused_values(body)
+        self._unused = unused_values(body)
 
     # --- statements ---------------------------------------------------------------------------------------------------
 
@@ -135,13 +131,12 @@ class Effects:
         for keyword in call.keywords:
             if keyword.arg is None:
                 flow.refuse(keyword.value, words.starred_argument(text))
-        for key in path[1]:
-            flow.read(key)
+        arguments: list[ast.expr] = [*path[1], *call.args, *(keyword.value for keyword in call.keywords)]
         if method in ("extend", "update"):
-            flow.consumed.update(call.args)
-        for argument in (*call.args, *call.keywords):
-            flow.read(argument)
-        self._note(_METHODS[method], path[0].id, len(path[1]), node, None, flow)
+            flow.consumed.update(one for one in call.args if isinstance(one, ast.GeneratorExp))
+        for part in arguments:
+            flow.read(part)
+        self._note(Effect(_METHODS[method], path[0].id, len(path[1]), node), node, flow)
         return True
 
     def extreme(self, node: ast.Assign, flow: Flow) -> bool:
@@ -150,21 +145,27 @@ class Effects:
         if name is None or name not in self._extremes:
             return False
         assert isinstance(node.value, ast.Call)
-        for part in (node.value.func, *node.value.args):
-            if not (isinstance(part, ast.Name) and part.id == name):
-                flow.read(part)
-        self._note("extreme", name, 0, node, node.targets[0], flow)
+        operands: list[ast.expr] = [node.value.func, *node.value.args]
+        for operand in operands:
+            if not (isinstance(operand, ast.Name) and operand.id == name):
+                flow.read(operand)
+        self._note(Effect("extreme", name, 0, node, node.targets[0]), node.targets[0], flow)
         return True
 
     def augmented(self, node: ast.AugAssign, flow: Flow) -> bool:
         """``n += value``, ``path[key] += value``."""
         path = path_of(node.target)
         if path is None or not self._is_effect(path[0], node.target, flow, is_name=not path[1]):
+            if isinstance(node.target, ast.Name) and isinstance(node.value, ast.List | ast.ListComp):
+                own = flow.value(ast.Name(node.target.id, ast.Load())).own
+                if own:
+                    flow.refuse(node, words.adds_list(node.target.id, own, flow.targets))
             return False
         for key in path[1]:
             flow.read(key)
         flow.read(node.value)
-        self._note("augitem" if path[1] else "augname", path[0].id, max(len(path[1]) - 1, 0), node, node.target, flow)
+        kind: Kind = "augitem" if path[1] else "augname"
+        self._note(Effect(kind, path[0].id, max(len(path[1]) - 1, 0), node, node.target), node, flow)
         return True
 
     def store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> bool:
@@ -173,38 +174,39 @@ class Effects:
         if path is None or not self._is_effect(path[0], target, flow):
             return False
         if not isinstance(statement, ast.Assign | ast.AnnAssign):
-            flow.refuse(target, words.odd_target(ast.unparse(target), statement))
+            flow.refuse(
+                target,
+                words.odd_target(ast.unparse(target), "a `for`" if isinstance(statement, ast.For) else "a `with`"),
+            )
         for key in path[1]:
             flow.read(key)
-        self._note("setitem", path[0].id, len(path[1]) - 1, statement, target, flow)
+        self._note(Effect("setitem", path[0].id, len(path[1]) - 1, statement, target), target, flow)
         return True
 
     def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> None:
         """A change of an object that is no plain path of an outer name."""
         own = flow.value(target.value).own
         if own:
-            flow.refuse(target, words.store(target, statement, own, flow.targets, path_of(target)))
+            flow.refuse(target, words.store(target, statement, own, flow.targets))
         self._ordinary.add(target)
         if target in self.found:
             flow.refuse(target, words.item_or_not(ast.unparse(target)))
 
     def _is_effect(self, root: ast.Name, node: ast.AST, flow: Flow, *, is_name: bool = False) -> bool:
         if flow.is_outer(root.id):
-            return root.id not in self._modules or "." in self._modules[root.id]
+            return root.id not in self._modules
         if is_name or flow.state.mark(root.id) != ITEM_PART:
             return False
         if node in self._ordinary:
             flow.refuse(node, words.item_or_not(root.id))
         return True
 
-    def _note(
-        self, kind: Kind, name: str, depth: int, statement: ast.stmt, target: ast.expr | None, flow: Flow
-    ) -> None:
-        on_item = not flow.is_outer(name)
-        key = statement if target is None or isinstance(statement, ast.AugAssign) else target
-        self.found[key] = Effect(kind, name, depth, on_item, flow.n_guards > 0, statement, target)
-        if not on_item:
-            flow.state = flow.state.having(f"{name}[]", SET)
+    def _note(self, effect: Effect, made_by: ast.AST, flow: Flow) -> None:
+        effect.on_item = not flow.is_outer(effect.name)
+        effect.guarded = flow.n_guards > 0
+        self.found[made_by] = effect
+        if not effect.on_item:
+            flow.state = flow.state.having(f"{effect.name}[]", SET)
         flow.changed()
 
     # --- expressions --------------------------------------------------------------------------------------------------
@@ -218,12 +220,12 @@ class Effects:
             case ast.Attribute(value=base, attr=method):
                 self._check_method(node, base, method, flow)
             case ast.Name(id="next") if node.args and (own := flow.value(node.args[0]).own):
-                flow.refuse(node, words.next_of(ast.unparse(node.args[0]), sorted(own)[0], flow.targets))
+                flow.refuse(node, words.next_of(ast.unparse(node.args[0]), min(own), flow.targets))
             case ast.Name(id=name) if name in words.NAMESPACE_FUNCTIONS and flow.is_outer(name):
                 if name not in ("vars", "dir") or not node.args:
                     flow.refuse(node, words.namespace_function(name))
         dotted = self._dotted(node.func, flow)
-        if dotted in _CHANGE_FIRST or dotted.endswith(".at") and dotted.startswith("numpy."):
+        if dotted in _CHANGE_FIRST or (dotted.startswith("numpy.") and dotted.endswith(".at")):
             own = flow.value(node.args[0]).own if node.args else frozenset()
             if own and not all(name.startswith("module ") for name in own):
                 flow.refuse(node, words.function_changes(ast.unparse(node.func), ast.unparse(node.args[0]), dotted))
@@ -239,31 +241,34 @@ class Effects:
         if isinstance(base, ast.Name) and self._is_module(base, flow):
             return
         own = flow.value(base).own
+        path = path_of(base)
+        if path and path[0].id in own and path[0].id in flow.targets and flow.state.mark(path[0].id) != ITEM_PART:
+            flow.refuse(node, words.item_or_not(ast.unparse(base)))
         if own:
-            flow.refuse(node, words.method(node, base, method, own, flow.targets, path_of(base)))
+            flow.refuse(node, words.method(base, method, own, flow.targets))
         if isinstance(base, ast.Name):
             self._ordinary.add(node)
 
     def _check_attribute(self, node: ast.Attribute, flow: Flow) -> None:
         """``push = out.append``: a method that changes an outer object, handed on."""
-        if node in flow.called or node.attr not in _METHODS and node.attr not in _CHANGES | _TAKES:
+        if node in flow.called or node.attr not in _HANDED_ON:
             return
         if isinstance(node.value, ast.Name) and self._is_module(node.value, flow):
             return
         own = flow.value(node.value).own
         if own:
-            flow.refuse(node, words.handed_on(ast.unparse(node), sorted(own)[0]))
+            flow.refuse(node, words.handed_on(ast.unparse(node), min(own)))
 
     def _check_keyword(self, call: ast.Call, keyword: ast.keyword, flow: Flow) -> None:
         if keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
             base = call.func.value if isinstance(call.func, ast.Attribute) else call
             own = flow.value(base).own
             if own:
-                flow.refuse(call, words.in_place(ast.unparse(call.func), ast.unparse(base)))
+                flow.refuse(call, words.in_place(ast.unparse(call.func)))
         elif keyword.arg == "out" and isinstance(call.func, ast.Attribute):
             outer = {name for name in flow.value(keyword.value).own if name not in flow.targets}
             if outer:
-                flow.refuse(keyword.value, words.out_argument(ast.unparse(keyword.value), sorted(outer)[0]))
+                flow.refuse(keyword.value, words.out_argument(ast.unparse(keyword.value), min(outer)))
 
     def _check_random(self, node: ast.Call, dotted: str, flow: Flow) -> None:
         for module in ("random.", "numpy.random."):
@@ -278,7 +283,7 @@ class Effects:
                 return f"{self._dotted(node.value, flow)}.{node.attr}"
             case ast.Name():
                 if flow.is_outer(node.id):
-                    return self._modules.get(node.id, node.id)
+                    return self._full_names.get(node.id, node.id)
                 own = flow.value(node).own
                 return next(iter(own)).removeprefix("module ") if len(own) == 1 else node.id
         return ""
@@ -300,8 +305,7 @@ class Effects:
                 case ast.Subscript(value=base) | ast.Attribute(value=base):
                     if not isinstance(part.ctx, ast.Load):
                         changed = base
-            while isinstance(changed, ast.Subscript | ast.Attribute):
-                changed = changed.value
+            changed = root_of(changed) if changed is not None else None
             if isinstance(changed, ast.Name) and id(changed) in outer and changed.id not in self._modules:
                 flow.refuse(part, words.inside(changed.id))
             if isinstance(part, ast.Call):
@@ -310,35 +314,3 @@ class Effects:
                     self._check_random(part, dotted, flow)
                 if dotted in words.NAMESPACE_FUNCTIONS and dotted not in ("vars", "dir", "locals"):
                     flow.refuse(part, words.namespace_function(dotted))
-
-
-def extreme_name(node: ast.AST) -> str | None:
-    """The name of ``name = min(name, value)``, in either order of arguments."""
-    match node:
-        case ast.Assign(
-            targets=[ast.Name(id=name)],
-            value=ast.Call(func=ast.Name(id="min" | "max"), args=[_, _, *_] as arguments, keywords=[]),
-        ):
-            same = [isinstance(argument, ast.Name) and argument.id == name for argument in arguments]
-            starred = any(isinstance(argument, ast.Starred) for argument in arguments)
-            return name if sum(same) == 1 and not starred else None
-    return None
-
-
-def _unused_values(body: list[ast.stmt]) -> set[Any]:
-    """Calls whose value is not used, or only as true or false: they are there for what they change."""
-    unused: set[Any] = set()
-    for statement in body:
-        for node in ast.walk(statement):
-            match node:
-                case ast.Expr(value=value) | ast.Lambda(body=value):
-                    unused.add(value)
-                case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
-                    unused.add(node.elt)
-                case ast.BoolOp():
-                    unused.update(node.values)
-                case ast.IfExp():
-                    unused.update((node.body, node.orelse))
-                case ast.UnaryOp(op=ast.Not()):
-                    unused.add(node.operand)
-    return unused

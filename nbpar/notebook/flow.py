@@ -16,24 +16,22 @@ from typing import Any
 from nbpar.notebook.aliases import FRESH, Value, element_of
 from nbpar.notebook.flow_reads import Effects, Reads
 from nbpar.notebook.flow_state import State, join
+from nbpar.notebook.shapes import always_matches, has_elements, swallows
 from nbpar.notebook.source import Source
 
 __all__ = ["Flow"]
 
 
-class Flow(Reads):
-    """Goes through the body once; :meth:`run` gives the state at the iteration's end."""
+class _Statements(Reads, ast.NodeVisitor):
+    """Statements, in the order in which Python goes through them."""
 
-    def __init__(self, targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source) -> None:
-        super().__init__(targets, bound, effects, source)
+    def __init__(
+        self, body: list[ast.stmt], targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source
+    ) -> None:
+        super().__init__(body, targets, bound, effects, source)
         self.continues: list[list[State]] = [[]]
         self.breaks: list[list[State]] = []
         self._collectors: list[list[State]] = []
-
-    def run(self, body: list[ast.stmt]) -> State:
-        """Follow all paths through the body."""
-        self._block(body)
-        return join(self.state, *self.continues[0])
 
     def changed(self) -> None:
         """A point where an exception may take the path to a handler."""
@@ -42,21 +40,22 @@ class Flow(Reads):
 
     # --- statements ---------------------------------------------------------------------------------------------------
 
-    def _block(self, body: list[ast.stmt]) -> None:
+    def block(self, body: list[ast.stmt]) -> None:
+        """Go through statements."""
         for statement in body:
             self.changed()
-            method: Callable[[Any], None] | None = getattr(self, f"_{type(statement).__name__}", None)
-            if method is None:  # Expr, Assert without a message, Pass ...
-                for child in ast.iter_child_nodes(statement):
-                    self.read(child)
-            else:
-                method(statement)
+            self.visit(statement)
 
-    def _Expr(self, node: ast.Expr) -> None:
+    def generic_visit(self, node: ast.AST) -> None:
+        """Any other statement: ``pass``, and what there may be in a later Python."""
+        for child in ast.iter_child_nodes(node):
+            self.read(child)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
         if not self.effects.call(node, self):
             self.read(node.value)
 
-    def _Assign(self, node: ast.Assign) -> None:
+    def visit_Assign(self, node: ast.Assign) -> None:
         if self.effects.extreme(node, self):
             return
         self.read(node.value)
@@ -64,7 +63,7 @@ class Flow(Reads):
         for target in node.targets:
             self._store(target, value, node)
 
-    def _AnnAssign(self, node: ast.AnnAssign) -> None:
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self.read(node.value)
             self._store(node.target, self.value(node.value), node)
@@ -72,7 +71,7 @@ class Flow(Reads):
             self.read(node.target)
         self.read(node.annotation)
 
-    def _AugAssign(self, node: ast.AugAssign) -> None:
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if self.effects.augmented(node, self):
             return
         if isinstance(node.target, ast.Name):
@@ -106,7 +105,7 @@ class Flow(Reads):
         if isinstance(target, ast.Subscript):
             self.read(target.slice)
 
-    def _Delete(self, node: ast.Delete) -> None:
+    def visit_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:
             if isinstance(target, ast.Name):
                 self.read(ast.copy_location(ast.Name(target.id, ast.Load()), target))
@@ -116,52 +115,52 @@ class Flow(Reads):
                 self.effects.local_store(target, node, self)
             else:
                 assert isinstance(target, ast.Tuple | ast.List)
-                self._Delete(ast.copy_location(ast.Delete(target.elts), node))
+                self.visit_Delete(ast.copy_location(ast.Delete(target.elts), node))
 
-    def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         for decorator in node.decorator_list:
             self.read(decorator)
         self.function(node)
         self.bind(node.name, FRESH)
 
-    _AsyncFunctionDef = _FunctionDef
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
-    def _ClassDef(self, node: ast.ClassDef) -> None:
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.read(part)
         self.made_class(node)
         self.bind(node.name, FRESH)
 
-    def _Import(self, node: ast.Import) -> None:
+    def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             module = alias.name if alias.asname else alias.name.partition(".")[0]
             self.bind(alias.asname or module, Value(frozenset([f"module {module}"]), frozenset([f"module {module}"])))
 
-    def _ImportFrom(self, node: ast.ImportFrom) -> None:
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
             name = f"module {node.module}.{alias.name}"
             self.bind(alias.asname or alias.name, Value(frozenset([name]), frozenset([name])))
 
-    def _TypeAlias(self, node: Any) -> None:
+    def visit_TypeAlias(self, node: Any) -> None:
         self.bind(node.name.id, FRESH)
 
     # --- ways out -----------------------------------------------------------------------------------------------------
 
-    def _Raise(self, node: ast.Raise) -> None:
+    def visit_Raise(self, node: ast.Raise) -> None:
         for child in ast.iter_child_nodes(node):
             self.read(child)
         self.changed()
         self.state = self.state.dead_end()
 
-    def _Continue(self, node: ast.Continue) -> None:
+    def visit_Continue(self, node: ast.Continue) -> None:
         self.continues[-1].append(self.state)
         self.state = self.state.dead_end()
 
-    def _Break(self, node: ast.Break) -> None:
+    def visit_Break(self, node: ast.Break) -> None:
         self.breaks[-1].append(self.state)
         self.state = self.state.dead_end()
 
-    def _Assert(self, node: ast.Assert) -> None:
+    def visit_Assert(self, node: ast.Assert) -> None:
         true, self.state = self.condition(node.test)
         if node.msg is not None:
             self.read(node.msg)
@@ -170,37 +169,37 @@ class Flow(Reads):
 
     # --- branches and loops -------------------------------------------------------------------------------------------
 
-    def _If(self, node: ast.If) -> None:
+    def visit_If(self, node: ast.If) -> None:
         true, false = self.condition(node.test)
         self.state = true
-        self._block(node.body)
+        self.block(node.body)
         after, self.state = self.state, false
-        self._block(node.orelse)
+        self.block(node.orelse)
         self.state = join(after, self.state)
 
-    def _For(self, node: ast.For) -> None:
+    def visit_For(self, node: ast.For) -> None:
         self.read(node.iter)
         element = element_of(self.value(node.iter))
         start = self.state
 
         def turn() -> State:
             self._store(node.target, element, node)
-            self._block(node.body)
+            self.block(node.body)
             return self.state
 
         ends, after = self._turns(start, turn)
-        self.state = join(*ends) if _has_elements(node.iter) else join(start, *ends)
-        self._block(node.orelse)
+        self.state = join(*ends) if has_elements(node.iter) else join(start, *ends)
+        self.block(node.orelse)
         self.state = join(self.state, *after)
 
-    def _While(self, node: ast.While) -> None:
+    def visit_While(self, node: ast.While) -> None:
         false: list[State] = []
 
         def turn() -> State:
             true, no = self.condition(node.test)
             false.append(no)
             self.state = true
-            self._block(node.body)
+            self.block(node.body)
             return self.state
 
         ends, after = self._turns(self.state, turn)
@@ -208,12 +207,13 @@ class Flow(Reads):
             self.state = state
             false.append(self.condition(node.test)[1])
         self.state = join(*false)
-        self._block(node.orelse)
+        self.block(node.orelse)
         self.state = join(self.state, *after)
 
     def _turns(self, start: State, turn: Callable[[], State]) -> tuple[list[State], list[State]]:
         """States at the ends of a loop's turns, and where it is left by ``break``: until nothing new comes."""
-        before, ends, breaks = start, [], []
+        before, ends = start, []
+        breaks: list[State] = []
         while True:
             self.continues.append([])
             self.breaks.append(breaks)
@@ -226,7 +226,7 @@ class Flow(Reads):
                 return ends, breaks
             before = both
 
-    def _Match(self, node: ast.Match) -> None:
+    def visit_Match(self, node: ast.Match) -> None:
         self.read(node.subject)
         value = self.value(node.subject)
         ends: list[State] = []
@@ -246,17 +246,17 @@ class Flow(Reads):
                     self.bind(name, value if part is case.pattern else element_of(value))
             if case.guard is not None:
                 self.state, no = self.condition(case.guard)
-                missed = join(missed, no) if not _always_matches(case.pattern) else no
-            elif _always_matches(case.pattern):
+                missed = join(missed, no) if not always_matches(case.pattern) else no
+            elif always_matches(case.pattern):
                 missed = missed.dead_end()
-            self._block(case.body)
+            self.block(case.body)
             ends.append(self.state)
             self.state = missed
         self.state = join(self.state, *ends)
 
     # --- try and with -------------------------------------------------------------------------------------------------
 
-    def _Try(self, node: Any) -> None:
+    def visit_Try(self, node: Any) -> None:
         caught: list[State] = []
         jumps = _Jumps(self) if node.finalbody else None
         swallows = any(isinstance(part, ast.Break | ast.Continue) for one in node.finalbody for part in ast.walk(one))
@@ -273,35 +273,35 @@ class Flow(Reads):
         after = self.state
         for state, leave in [(join(*caught), None), *jumps.ways()]:
             self.state = state
-            self._block(node.finalbody)
+            self.block(node.finalbody)
             if leave is not None:
                 leave(self.state)
         self.state = after
-        self._block(node.finalbody)
+        self.block(node.finalbody)
 
-    _TryStar = _Try
+    visit_TryStar = visit_Try  # noqa: N815
 
     def _try_and_handlers(self, node: Any) -> None:
         caught: list[State] = []
         self.n_handlers += bool(node.handlers)
         self.n_guards += bool(node.handlers)
         with self._catching(caught):
-            self._block(node.body)
+            self.block(node.body)
         self.n_handlers -= bool(node.handlers)
         self.n_guards -= bool(node.handlers)
-        self._block(node.orelse)
+        self.block(node.orelse)
         ends = [self.state]
         for handler in node.handlers:
             self.state = join(*caught)
             if handler.type is not None:
                 self.read(handler.type)
             if handler.name is None:
-                self._block(handler.body)
+                self.block(handler.body)
             else:
                 self.bind(handler.name, FRESH)
                 jumps = _Jumps(self)
                 with jumps.held():
-                    self._block(handler.body)
+                    self.block(handler.body)
                 for state, leave in jumps.ways():
                     self.state = state
                     self.unbind(handler.name)
@@ -320,26 +320,36 @@ class Flow(Reads):
         self.changed()
         self._collectors.pop()
 
-    def _With(self, node: ast.With) -> None:
+    def visit_With(self, node: ast.With) -> None:
         swallowed: list[State] = []
-        self.n_guards += 1
+        may_swallow = any(swallows(item.context_expr) is not False for item in node.items)
+        self.n_guards += may_swallow
         with self._catching(swallowed):
             for item in node.items:
                 self.read(item.context_expr)
                 if item.optional_vars is not None:
                     self._store(item.optional_vars, FRESH, node)
-            self._block(node.body)
-        self.n_guards -= 1
-        if any(_swallows(item.context_expr) for item in node.items):
+            self.block(node.body)
+        self.n_guards -= may_swallow
+        if any(swallows(item.context_expr) is True for item in node.items):
             self.state = join(self.state, *swallowed)
-        else:
+        elif may_swallow:
             self.state = self.state.perhaps(join(*swallowed))
+
+
+class Flow(_Statements):
+    """Goes through the body; :meth:`run` gives the state at the iteration's end."""
+
+    def run(self) -> State:
+        """Follow all paths through the body."""
+        self.block(self.body)
+        return join(self.state, *self.continues[0])
 
 
 class _Jumps:
     """``break`` and ``continue`` out of a block that has something to do first: ``finally``, the end of a handler."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: _Statements) -> None:
         self._flow = flow
         self._held: list[tuple[list[State], list[State]]] = []
         self.end = flow.state
@@ -362,35 +372,3 @@ class _Jumps:
     def ways(self) -> list[tuple[State, Callable[[State], None]]]:
         """The state at each kind of jump, and what to call with the state that it then goes on with."""
         return [(join(*held), real.append) for held, real in self._held if held]
-
-
-def _has_elements(node: ast.expr) -> bool:
-    """Whether an inner loop surely has a first turn."""
-    match node:
-        case ast.List() | ast.Tuple() | ast.Set():
-            return any(not isinstance(element, ast.Starred) for element in node.elts)
-        case ast.Constant(value=str() | bytes() as text):
-            return bool(text)
-        case ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(stop))], keywords=[]):
-            return stop > 0
-        case ast.Call(func=ast.Name(id="enumerate"), args=[only], keywords=[]):
-            return _has_elements(only)
-    return False
-
-
-def _always_matches(pattern: ast.pattern) -> bool:
-    match pattern:
-        case ast.MatchAs(pattern=None):
-            return True
-        case ast.MatchAs(pattern=inner) if inner is not None:
-            return _always_matches(inner)
-        case ast.MatchOr(patterns=patterns):
-            return any(map(_always_matches, patterns))
-    return False
-
-
-def _swallows(context: ast.expr) -> bool:
-    """Whether a context manager is known to end exceptions."""
-    function = context.func if isinstance(context, ast.Call) else context
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in ("suppress", "raises", "ExitStack", "assertRaises")

@@ -1,8 +1,8 @@
 """Expressions in the body of a loop: which names they read, and whether these are set by then.
 
 Owns :class:`Reads`, the half of :class:`nbpar.notebook.flow.Flow` that goes through expressions in the order in which
-Python evaluates them: short circuits, ``:=``, comprehensions, and functions, which read the names around them at the time
-of their definition at the earliest.
+Python evaluates them: short circuits, ``:=``, comprehensions, and functions, which read the names around them at the
+time of their definition at the earliest.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import ast
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol
 
+from nbpar.notebook import loop_words as words
 from nbpar.notebook.aliases import Value, element_of, value_of
 from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State, join
 from nbpar.notebook.scopes import bindings, free_names, target_names
+from nbpar.notebook.shapes import advice_on_carried
 from nbpar.notebook.source import Refused, Source, place_of
 
 __all__ = ["Effects", "Reads"]
@@ -54,6 +56,8 @@ class Reads:
 
     Parameters
     ----------
+    body : list of ast.stmt
+        Of the loop.
     targets, bound : tuple of str
         Names of the loop.
 
@@ -67,7 +71,10 @@ class Reads:
         Reads of ``name[key]`` of an outer name, with what has happened to its object by then.
     """
 
-    def __init__(self, targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source) -> None:
+    def __init__(
+        self, body: list[ast.stmt], targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source
+    ) -> None:
+        self.body = body
         self.targets = frozenset(targets)
         self.local = frozenset(targets + bound)
         self.effects = effects
@@ -80,6 +87,7 @@ class Reads:
         self.makes_functions = False
         self.n_handlers = 0  # `try`s with handlers around the present point
         self.n_guards = 0  # the same with `with`s
+        self._n_lazy = 0  # generators around that are gone through later
         self._inner: list[dict[str, Value]] = []  # names of the comprehensions around
         self.called: set[ast.AST] = set()
         self._waiting: dict[str, set[str]] = {}  # functions that use names which were not set when they were defined
@@ -142,11 +150,15 @@ class Reads:
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 self.state = join(*self._comprehension(node))
             case ast.Subscript(value=ast.Name(id=name)) if self.is_outer(name):
-                self.slots.append((node, self.state.mark(f"{name}[]")))
+                if self._n_lazy:
+                    self.read(node.value)
+                else:
+                    self.slots.append((node, self.state.mark(f"{name}[]")))
                 self.read(node.slice)
             case ast.Call():
                 if _consumes(node.func):
-                    self.consumed.update(node.args, (keyword.value for keyword in node.keywords))
+                    self.consumed.update(one for one in node.args if isinstance(one, ast.GeneratorExp))
+                    self.consumed.update(keyword.value for keyword in node.keywords if keyword.arg == "key")
                 self.called.add(node.func)
                 self.effects.check(node, self)
                 self._children([node.func, *node.args, *node.keywords])
@@ -206,20 +218,16 @@ class Reads:
         for missing in sorted(self._missing(name)):
             mark = self.state.mark(missing)
             if mark & DELETED:
-                self.refuse(node, f"`{missing}` may be deleted already when it is read here")
-            self.effects_of_carried(missing, node)
+                self.refuse(node, words.deleted(missing))
+            if missing == name and self._only_deleted(name):
+                self.refuse(node, words.deletes(name))
+            self.refuse(node, words.carried(missing, advice_on_carried(missing, self.body, self.targets)))
         if self.state.mark(name) & MAYBE_SWALLOWED and self.n_handlers:
-            self.refuse(
-                node, f"`{name}` is set in a `with` above, which may have ended an exception before; set it before that"
-            )
+            self.refuse(node, words.maybe_swallowed(name))
 
-    def effects_of_carried(self, name: str, node: ast.AST) -> NoReturn:
-        """Refuse a value of an earlier iteration's."""
-        self.refuse(
-            node,
-            f"`{name}` is carried from one iteration to the next: it is read here before the same iteration has set it "
-            f"(or may be). Set it first in each iteration, or keep the loop serial",
-        )
+    def _only_deleted(self, name: str) -> bool:
+        binding = [node for one, node in bindings(self.body) if one == name]
+        return all(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del) for node in binding)
 
     def _missing(self, name: str) -> set[str]:
         """Names, this one or what its function uses, that may not be set here."""
@@ -229,8 +237,9 @@ class Reads:
 
     def _comprehension(self, node: Any) -> tuple[State, State]:
         """States where it has made no element, and where it has made at least one."""
-        if isinstance(node, ast.GeneratorExp) and node not in self.consumed:
-            self.makes_functions = True
+        is_lazy = isinstance(node, ast.GeneratorExp) and node not in self.consumed
+        self.makes_functions = self.makes_functions or is_lazy
+        self._n_lazy += is_lazy
         names: dict[str, Value] = {}
         none: list[State] = []
         for position, generator in enumerate(node.generators):
@@ -243,7 +252,7 @@ class Reads:
                 none.append(self.state)
             for part in ast.walk(generator.target):
                 if isinstance(part, ast.Attribute | ast.Subscript):
-                    self.refuse(part, f"`{ast.unparse(part)}` is set by a comprehension; give it a plain name")
+                    self.refuse(part, words.odd_target(ast.unparse(part), "a comprehension"))
             element = element_of(self.value(generator.iter))
             names.update(dict.fromkeys(target_names(generator.target), element))
             for condition in generator.ifs:
@@ -252,6 +261,7 @@ class Reads:
         for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
             self.read(part)
         self._inner.pop()
+        self._n_lazy -= is_lazy
         return join(*none), self.state
 
     def function(self, node: Any) -> None:
@@ -293,9 +303,7 @@ class Reads:
                 self.outer.append(name)
                 continue
             if name.id in own:
-                self.refuse(
-                    name, f"`{name.id}` is a name of the loop's and of `class {node.name}`; give one another name"
-                )
+                self.refuse(name, words.two_names(name.id, node.name))
             self._needs(name.id, name)
 
 

@@ -49,7 +49,7 @@ class State:
         return State({}, dead=True)
 
     def perhaps(self, other: State) -> State:
-        """This state, or the other in the unlikely case that a ``with`` has ended an exception."""
+        """The state here, or the other in the unlikely case that a ``with`` has ended an exception."""
         if self.dead or other.dead:
             return other if self.dead else self
         facts = {}

@@ -77,6 +77,8 @@ class Site:
     own_slot : bool
         ``name[target] = ...`` or ``op=`` where the key is exactly the loop's key: other iterations have other keys
         (checked when the items are known), so the body may read ``name[target]`` as well.
+    key : ast.expr or None
+        Of an own slot: the key, made of names of the target.
     """
 
     number: int
@@ -90,6 +92,7 @@ class Site:
     guarded: bool = False
     on_item: bool = False
     own_slot: bool = False
+    key: ast.expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,12 @@ class Loop:
         Those of `targets` and `bound` that are set whenever an iteration ends; of the others the last iteration that
         set them counts.
     never_kept : frozenset of str
-        Those that are unset again when an iteration ends (``except ... as e``).
+        Those that an iteration unsets if it has set them at all (``except ... as e``, ``del``): serial would take them
+        away from a namespace that had them before.
     reads : frozenset of str
         Outer names that the body reads, functions and modules too.
+    slots_read : frozenset of str
+        Accumulators of which the body, before it changes it, or the iterable reads what is in the iteration's own slot.
     sites : tuple of Site
         Effects, in the order of the text.
     body : list of ast.stmt
@@ -139,6 +145,7 @@ class Loop:
     makes_functions: bool
     header: str
     place: Place
+    slots_read: frozenset[str] = frozenset()
 
     @property
     def accumulators(self) -> frozenset[str]:

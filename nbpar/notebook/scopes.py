@@ -36,9 +36,9 @@ def bindings(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
 
     Examples
     --------
-    >>> body = ast.parse("import a.b as c\\nfor i in [j := k for k in x]:\\n    def f(y): z = 1").body
+    >>> body = ast.parse("import a.b as c; i = [j := k for k in (lambda y: x)()]").body
     >>> [name for name, _ in bindings(body)]
-    ['c', 'i', 'j', 'f']
+    ['c', 'i', 'j']
     """
     for node in nodes:
         yield from _bindings(node)
@@ -49,34 +49,28 @@ def _bindings(node: Any) -> Iterator[tuple[str, ast.AST]]:
         case ast.Name():
             if not _is_load(node):
                 yield node.id, node
-        case ast.FunctionDef() | ast.AsyncFunctionDef():
-            yield from bindings([*node.decorator_list, *_evaluated(node)])
-            yield node.name, node
-        case ast.ClassDef():
-            yield from bindings([*node.decorator_list, *node.bases, *node.keywords])
-            yield node.name, node
-        case ast.Lambda():
-            yield from bindings(_evaluated(node))
-        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-            for part in _nodes(node):
-                if isinstance(part, ast.NamedExpr):
-                    yield part.target.id, part.target
         case ast.AugAssign(target=ast.Name(id=name)):
             yield from _bindings(node.value)
             yield name, node
-        case ast.Import():
-            for alias in node.names:
-                yield (alias.asname or alias.name).partition(".")[0], node
-        case ast.ImportFrom():
-            for alias in node.names:
-                yield alias.asname or alias.name, node
-        case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar() | ast.MatchMapping():
-            name = node.rest if isinstance(node, ast.MatchMapping) else node.name
-            if name:
-                yield name, node
-            yield from bindings(ast.iter_child_nodes(node))
+        case ast.Import() | ast.ImportFrom():
+            yield from (((alias.asname or alias.name).partition(".")[0], node) for alias in node.names)
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            walruses = (part.target for part in _nodes(node) if isinstance(part, ast.NamedExpr))
+            yield from ((target.id, target) for target in walruses)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
+            yield from bindings(_around(node))
+            if not isinstance(node, ast.Lambda):
+                yield node.name, node
         case _:
+            caught = getattr(node, "rest", None) if isinstance(node, ast.MatchMapping) else _name_of(node)
+            if caught:
+                yield caught, node
             yield from bindings(ast.iter_child_nodes(node))
+
+
+def _name_of(node: ast.AST) -> str | None:
+    """The name in ``except ... as name`` and in patterns of ``match``."""
+    return node.name if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) else None
 
 
 def free_names(node: ast.AST) -> Iterator[ast.Name]:
@@ -87,7 +81,7 @@ def free_names(node: ast.AST) -> Iterator[ast.Name]:
 
     Examples
     --------
-    >>> made = ast.parse("def f(a, b=c):\\n    d = a + e\\n    return [d + g for g in h]").body[0]
+    >>> made = ast.parse("def f(a, b=c): d = a + e; return [d + g for g in h]").body[0]
     >>> [name.id for name in free_names(made)]
     ['e', 'h']
     """
@@ -142,13 +136,8 @@ def _free(node: Any, own: frozenset[str]) -> Iterator[ast.Name]:
             if _is_load(node) and node.id not in own:
                 yield node
             return
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-            outer = [*getattr(node, "decorator_list", []), *_evaluated(node)]
-            for part in outer:
-                yield from _free(part, own)
-            inner = free_names(node)
-        case ast.ClassDef():
-            for part in (*node.decorator_list, *node.bases, *node.keywords):
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
+            for part in _around(node):
                 yield from _free(part, own)
             inner = free_names(node)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
@@ -164,13 +153,17 @@ def _free(node: Any, own: frozenset[str]) -> Iterator[ast.Name]:
     yield from (name for name in inner if name.id not in own)
 
 
-def _evaluated(node: Function) -> list[ast.AST]:
-    """What of a function is computed where it is defined: defaults and annotations."""
-    arguments = node.args
-    parts: list[ast.AST | None] = [*arguments.defaults, *arguments.kw_defaults]
-    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
-        parts.append(argument.annotation if argument else None)
-    parts.append(getattr(node, "returns", None))
+def _around(node: Function | ast.ClassDef) -> list[ast.AST]:
+    """What of a definition is computed where it stands: decorators, defaults, annotations, base classes."""
+    parts: list[ast.AST | None] = [*getattr(node, "decorator_list", [])]
+    if isinstance(node, ast.ClassDef):
+        parts.extend((*node.bases, *node.keywords))
+    else:
+        arguments = node.args
+        every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg)
+        parts.extend((*arguments.defaults, *arguments.kw_defaults))
+        parts.extend(argument.annotation for argument in every if argument is not None)
+        parts.append(getattr(node, "returns", None))
     return [part for part in parts if part is not None]
 
 

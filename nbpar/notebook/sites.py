@@ -6,6 +6,7 @@ away: in a function they would mean something else. Called by :mod:`nbpar.notebo
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import sys
@@ -126,7 +127,7 @@ class _Rewriter(ast.NodeTransformer):
         if node.value is not None:
             result = self.visit_Assign(ast.copy_location(ast.Assign([node.target], node.value), node))
             made.extend(result if isinstance(result, list) else [result])
-        if sys.version_info < (3, 14) and not self._source.future_flags:
+        if sys.version_info < (3, 14) and not self._source.flags & __future__.annotations.compiler_flag:
             made.append(ast.copy_location(ast.Expr(node.annotation), node))
         return made or ast.copy_location(ast.Pass(), node)
 
@@ -215,7 +216,8 @@ class _Rewriter(ast.NodeTransformer):
                 text=ast.unparse(written),
                 guarded=effect.guarded,
                 on_item=effect.on_item,
-                own_slot=effect.name in self._slots,
+                own_slot=not effect.on_item and effect.name in self._slots,
+                key=None if effect.on_item else self._slots.get(effect.name),
             )
         )
         made: list[ast.stmt] = []
