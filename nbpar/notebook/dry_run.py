@@ -13,9 +13,11 @@ import contextlib
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nbpar.notebook.baggage import Baggage, globals_of, kind_of, pack
+from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import each_task, read_header
 from nbpar.notebook.comprehensions import look_at_comprehension
 from nbpar.notebook.loop_model import Loop
@@ -33,10 +35,9 @@ def plan_of_loop(
     read: Callable[[], Loop],
     body: ast.Module,
     source: Source,
-    namespace: Mapping[str, Any],
+    namespace: dict[str, Any],
     *,
     n_workers: int,
-    check: Callable[[Loop], None] | None = None,
 ) -> Plan:
     """What the loop form would do.
 
@@ -48,10 +49,8 @@ def plan_of_loop(
         The cell below the magic's line; not changed.
     source : Source
         The whole cell.
-    namespace : mapping
+    namespace : dict
         The notebook's; not changed.
-    check : callable, optional
-        Looks at the objects that the loop would use, and raises `Refused`.
     """
     loops = [statement for statement in body.body if isinstance(statement, ast.For)]
     plain = loops[0] if len(loops) == 1 else None
@@ -66,11 +65,10 @@ def plan_of_loop(
         return Plan(header, n, n_workers, lines, refusals=(source.describe(refused),))
     effects = {site.place.line for site in loop.sites}
     refusals: tuple[str, ...] = ()
-    if check is not None:
-        try:
-            check(loop)
-        except Refused as refused:
-            refusals = (source.describe(refused),)
+    try:
+        _check_objects(loop, source, namespace, made)
+    except Refused as refused:
+        refusals = (source.describe(refused),)
     names = [name for name in sorted(loop.reads) if name not in made]
     return Plan(
         header=loop.header,
@@ -87,6 +85,16 @@ def plan_of_loop(
         made=tuple(sorted(made & (loop.reads | _names(loop.iterable)))),
         refusals=refusals,
     )
+
+
+def _check_objects(loop: Loop, source: Source, namespace: dict[str, Any], made: frozenset[str]) -> None:
+    """Refuse what the objects do not allow, of those that are there now: the code before the loop may make others."""
+    value = namespace.get(loop.iterable.id) if isinstance(loop.iterable, ast.Name) else None
+    items: Sequence[Any] = ()
+    if isinstance(value, list | tuple | range) and not made & _names(loop.iterable):
+        items = value
+    seen = replace(loop, sites=tuple(site for site in loop.sites if site.name not in made), reads=loop.reads - made)
+    Captures(seen, source, namespace).check(items)
 
 
 def plan_of_each(

@@ -356,13 +356,24 @@ def test_a_cell_is_looked_at_as_it_is_read(how_many: str, n: int | None) -> None
     assert namespace == before
 
 
-def test_what_the_objects_refuse_is_shown_beside_what_would_run() -> None:
-    def check(_: Loop) -> None:
-        raise Refused("`out` is read by `f`.", Place(5, 8, 5, 9))
+def look(cell: str, namespace: dict[str, Any]) -> Plan:
+    source = Source(f"%%parallel --dry-run\n{cell}", filename="cell")
+    body = source.parse(cell, line=2)
+    return plan_of_loop(lambda: read_loop(body, source), body, source, namespace, n_workers=2)
 
-    plan = loop(notebook("xs = [1, 2]\ndef f(x): return x\n"), check=check)
-    assert "would be refused: `out` is read by `f`." in repr(plan)
-    assert "out.append(y)" in repr(plan)
+
+def test_what_the_objects_refuse_is_shown_beside_what_would_run() -> None:
+    namespace = notebook("xs, out = [1, 2], []\ndef n_out(): return len(out)\n")
+    plan = look("for x in xs:\n    out.append(n_out())\n", namespace)
+    [refusal] = plan.refusals
+    assert "`n_out` reads the notebook's `out`" in refusal
+    assert "out.append(n_out())" in repr(plan) and plan.n_items == 2
+
+
+def test_objects_that_the_code_before_the_loop_makes_anew_are_not_judged_by_those_of_before() -> None:
+    namespace = notebook("out = []\nolder = out\n")
+    assert look("for x in range(3):\n    out.append(len(older))\n", namespace).refusals
+    assert not look("out = []\nfor x in range(3):\n    out.append(len(older))\n", namespace).refusals
 
 
 def test_a_loop_that_is_refused_shows_its_body_and_the_reason() -> None:
@@ -398,7 +409,7 @@ class Balanced(HTMLParser):
 
 def test_the_html_is_sound_and_says_what_the_text_says() -> None:
     namespace = notebook("import math\nxs = ['<b>&']\nlimit = 3\ndef f(x): return x + limit + math.pi\n")
-    plan = loop(namespace, check=None)
+    plan = loop(namespace)
     page = Balanced()
     page.feed(plan._repr_html_())
     assert page.open == []
