@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nbpar.errors import LostUpdateError, TaskError
+from nbpar.notebook.capture_words import refused_at_run_time
 from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
 from nbpar.notebook.loop_model import Loop
@@ -112,7 +113,7 @@ class _Run:
         loop = self._loop
         captures = Captures(loop, self._source, self._namespace, *copies)
         value = evaluate(loop.iterable, self._source, self._namespace)
-        captures.check_iterable(value)
+        captures.check_iterable(value, self._task.function)
         if type(value) is range:
             self._items = value  # slices of it travel
         elif type(value) in _AS_THEY_ARE:
@@ -141,7 +142,7 @@ class _Run:
         except Escaped as escaped:
             raise self._escaped(escaped) from None
         except LostUpdateError as lost:
-            raise Refused(f"{lost}.", loop.place) from None
+            raise refused_at_run_time(lost, loop, self._source) from None
         except UnboundLocalError as error:
             if name := self._carried(error):
                 raise Refused(

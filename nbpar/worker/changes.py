@@ -18,7 +18,7 @@ from time import thread_time
 from nbpar.wire.unchanged import names_in
 from nbpar.worker.marks import MAX_BYTES, TooLarge, are_same, is_open, mark
 
-__all__ = ["MISSING", "Captured", "Fetch", "captured_by", "is_by_value", "parts_of"]
+__all__ = ["MISSING", "Captured", "Fetch", "captured_by", "is_by_value", "parts_of", "stores_in"]
 
 SHARE = 0.005
 """Of the time in tasks, for looking again."""
@@ -147,7 +147,7 @@ def is_by_value(function: types.FunctionType) -> bool:
 def parts_of(function: types.FunctionType) -> Iterator[tuple[str, Fetch, bool]]:
     """What a function refers to by name, and whether its code binds the name anew."""
     code, known = function.__code__, function.__globals__
-    stored_globals, stored_cells = _stores_in(code)
+    stored_globals, stored_cells = stores_in(code)
     for name in names_in(code):
         if name in known or name in stored_globals:
             yield name, functools.partial(known.get, name, MISSING), name in stored_globals
@@ -174,7 +174,7 @@ def _content_of(cell: types.CellType) -> object:
         return MISSING
 
 
-def _stores_in(code: types.CodeType) -> tuple[set[str], set[str]]:
+def stores_in(code: types.CodeType) -> tuple[set[str], set[str]]:
     """Globals, and names of the closure, that code or code inside it binds anew."""
     in_globals: set[str] = set()
     in_cells: set[str] = set()

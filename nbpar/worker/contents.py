@@ -204,12 +204,15 @@ def is_own_module(name: object) -> bool:
 
 def is_own_class(kind: type) -> bool:
     """Whether a class is the notebook's, or a module's of the user's own."""
-    return came_from_kernel(kind) or (is_own_module(kind.__module__) and goes_by_name(kind))
+    if came_from_kernel(kind) or kind.__module__ in MAIN_MODULES:
+        return True
+    return is_own_module(kind.__module__) and goes_by_name(kind)
 
 
 def is_own_function(function: types.FunctionType) -> bool:
-    """Whether a function came by value, or is a module's of the user's own."""
-    return is_by_value(function) or is_own_module(function.__globals__.get("__name__"))
+    """Whether a function is the notebook's, or a module's of the user's own."""
+    name = function.__globals__.get("__name__")
+    return is_by_value(function) or name in MAIN_MODULES or is_own_module(name)
 
 
 def _now(parts: Iterator[tuple[str, Fetch, bool]]) -> list[tuple[str, object]]:
