@@ -186,6 +186,9 @@ class Effects:
     def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> None:
         """A change of an object that is no plain path of an outer name."""
         own = flow.value(target.value).own
+        root = root_of(target)
+        if own and isinstance(root, ast.Name) and root.id in flow.targets and flow.state.mark(root.id) != ITEM_PART:
+            flow.refuse(target, words.item_or_not(ast.unparse(target)))
         if own:
             flow.refuse(target, words.store(target, statement, own, flow.targets))
         self._ordinary.add(target)
@@ -241,8 +244,8 @@ class Effects:
         if isinstance(base, ast.Name) and self._is_module(base, flow):
             return
         own = flow.value(base).own
-        path = path_of(base)
-        if path and path[0].id in own and path[0].id in flow.targets and flow.state.mark(path[0].id) != ITEM_PART:
+        root = root_of(base)
+        if own and isinstance(root, ast.Name) and root.id in flow.targets and flow.state.mark(root.id) != ITEM_PART:
             flow.refuse(node, words.item_or_not(ast.unparse(base)))
         if own:
             flow.refuse(node, words.method(base, method, own, flow.targets))

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, Protocol
 from nbpar.notebook import loop_words as words
 from nbpar.notebook.aliases import Value, element_of, value_of
 from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State, join
+from nbpar.notebook.loop_advice import advice_on_carried
 from nbpar.notebook.scopes import bindings, free_names, target_names
-from nbpar.notebook.shapes import advice_on_carried
 from nbpar.notebook.source import Refused, Source, place_of
 
 __all__ = ["Effects", "Reads"]

@@ -43,6 +43,12 @@ def store(
             f"`del {written}` changes {owner}, and that would be lost in a worker. Collect what is to be deleted in "
             f"a list and delete it after the loop"
         )
+    match target:
+        case ast.Subscript(value=ast.Attribute(value=table, attr="loc" | "iloc" | "at" | "iat")):
+            return (
+                f"`{written} = ...` changes {owner}, and that would be lost in a worker. Collect the values with "
+                f"`values.append(...)`, and after the loop write `{ast.unparse(table)}[column] = values`"
+            )
     if isinstance(target, ast.Attribute):
         return (
             f"`{written} = ...` sets an attribute of {owner}, and that would be lost in a worker. Collect the values "

@@ -24,11 +24,12 @@ from nbpar.notebook import loop_words as words
 from nbpar.notebook.effects import Effects
 from nbpar.notebook.flow import Flow
 from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State
+from nbpar.notebook.loop_advice import advice_on_read
 from nbpar.notebook.loop_bans import check_body, check_header
 from nbpar.notebook.loop_cell import find_loop, header_of, header_place
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.scopes import bindings, target_names
-from nbpar.notebook.shapes import advice_on_read, extreme_name
+from nbpar.notebook.shapes import extreme_name
 from nbpar.notebook.shell import rewrite_shell_calls
 from nbpar.notebook.sites import rewrite
 from nbpar.notebook.slots import is_own, own_slots, reads_of_iterable

@@ -10,8 +10,6 @@ import ast
 from typing import Any
 
 __all__ = [
-    "advice_on_carried",
-    "advice_on_read",
     "always_matches",
     "extreme_name",
     "has_elements",
@@ -135,64 +133,3 @@ def swallows(context: ast.expr) -> bool | None:
     function = context.func if isinstance(context, ast.Call) else context
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     return True if name in _SWALLOW else False if name in _DO_NOT else None
-
-
-def advice_on_carried(name: str, body: list[ast.stmt], targets: frozenset[str]) -> str:
-    """What to write instead of a value that is carried from one iteration to the next; empty if there is no saying.
-
-    Examples
-    --------
-    >>> advice_on_carried("best", ast.parse("if v > best: best = v").body, frozenset("v"))
-    'Write `best = max(best, v)`, which is done in the order of the loop'
-    """
-    for statement in body:
-        for node in ast.walk(statement):
-            match node:
-                case ast.If(
-                    test=ast.Compare(left=left, ops=[ast.Gt() | ast.Lt() as operator], comparators=[right]),
-                    body=[ast.Assign(targets=[ast.Name(id=best)], value=value), *_],
-                ) if best == name:
-                    sides, new = [ast.unparse(left), ast.unparse(right)], ast.unparse(value)
-                    if sorted(sides) == sorted([name, new]):
-                        kind = "max" if isinstance(operator, ast.Gt) == (sides[0] == new) else "min"
-                        return f"Write `{name} = {kind}({name}, {new})`, which is done in the order of the loop"
-                case ast.Assign(
-                    targets=[ast.Name(id=total)],
-                    value=ast.BinOp(left=ast.Name(id=left_name), op=operation, right=added),
-                ) if total == left_name == name:
-                    written = ast.unparse(ast.AugAssign(ast.Name(name, ast.Store()), operation, added))
-                    return f"Write `{written}`, which is done in the order of the loop"
-                case ast.Assign(targets=[ast.Name(id=previous)], value=ast.Name(id=item)) if node is body[-1]:
-                    if previous == name and item in targets:
-                        return f"To see two items at once, go over pairs: `for {name}, {item} in zip(xs, xs[1:])`"
-    return ""
-
-
-def advice_on_read(name: str, body: list[ast.stmt]) -> str:
-    """What to write instead of reading what the loop collects; empty if there is no saying.
-
-    Examples
-    --------
-    >>> advice_on_read("seen", ast.parse("if x not in seen: seen.add(x)").body)
-    'Collect all, and drop what is double after the loop, as in `list(dict.fromkeys(values))`'
-    """
-    for statement in body:
-        for node in ast.walk(statement):
-            match node:
-                case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.Name(id=container)]):
-                    if container == name:
-                        return (
-                            "Collect all, and drop what is double after the loop, as in `list(dict.fromkeys(values))`"
-                        )
-                case ast.AugAssign(target=ast.Name(id=count), op=ast.Add(), value=ast.Constant(value=1)):
-                    if count == name:
-                        return "Use `for i, x in enumerate(xs)` for a number that counts the items"
-                case ast.Call(func=ast.Name(id="len"), args=[ast.Name(id=container)]) if container == name:
-                    return "Use `for i, x in enumerate(xs)` for the position, or look at the length after the loop"
-                case ast.Assign(
-                    targets=[ast.Name(id=total)], value=ast.BinOp(left=left, op=ast.Add(), right=right)
-                ) if total == name:
-                    added = [part for part in (left, right) if not (isinstance(part, ast.Name) and part.id == name)]
-                    if len(added) == 1:
-                        return f"Write `{name} += {ast.unparse(added[0])}`, which is done in the order of the loop"
-    return ""
