@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nbpar.errors import LostUpdateError, TaskError
+from nbpar.errors import JobCancelledError, JobInterrupt, LostUpdateError, TaskError
 from nbpar.notebook.capture_words import refused_at_run_time
 from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
@@ -20,16 +20,17 @@ from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.loop_task import LoopTask, look_after, task_of
 from nbpar.notebook.replay import Replay, told
 from nbpar.notebook.serially import check_code, run_code
-from nbpar.notebook.source import Refused, Source
+from nbpar.notebook.source import Refused, Source, define, function_of
 from nbpar.options import Strict
 from nbpar.pool import WorkerPool
+from nbpar.raising import add_note, carry_results
 from nbpar.worker.recorder import Escaped
 
 __all__ = ["run_loop"]
 
 _UNBOUND = re.compile(r"local variable '(\w+)'")
 _CARRIED = "it has the value of an earlier iteration there, and tasks have names of their own. Set it in each iteration"
-_VALUE, _ONE = ".value", ".one"
+_VALUE, _ONE, _ADD = ".value", ".one", ".add"
 _AS_THEY_ARE = (list, tuple, range, dict, set, frozenset, str)
 """Iterables that give the same items again, and run nothing of the user's to do so."""
 
@@ -86,9 +87,11 @@ def run_loop(
         run.read_items(before, begun)
         run.do_tasks(pool, call)
         notes = run.replay()
-    except BaseException:
-        run.take_back()
-        _set_back(namespace, before, begun, (*loop.targets, *loop.bound))
+    except BaseException as error:
+        _in_any_case(run.take_back)
+        _in_any_case(lambda: _set_back(namespace, before, begun, (*loop.targets, *loop.bound)))
+        if (reworded := _reworded(error, loop.header)) is not error:
+            raise reworded from None
         raise
     for note in notes:
         tell(note)
@@ -119,12 +122,21 @@ class _Run:
         elif type(value) in _AS_THEY_ARE:
             self._items = list(value)
         else:  # in code of the cell's: what the iterable raises has the line of the loop
-            generator = ast.comprehension(_name(_ONE, ast.Store()), _name(_VALUE), [], 0)
-            every = ast.ListComp(_name(_ONE), [generator])
-            for node in ast.walk(every):
-                ast.copy_location(node, loop.iterable)
-            self._items = evaluate(every, self._source, self._namespace, {_VALUE: value})
+            self._items = self._listed(value)
         captures.check(self._items)
+
+    def _listed(self, value: Any) -> list[Any]:
+        """All items of an iterable of any kind; not by `list`, so that the cell's line is in a traceback."""
+        __tracebackhide__ = True
+        items: list[Any] = []
+        body: list[ast.stmt] = [
+            ast.For(_name(_ONE, ast.Store()), _name(_VALUE), [ast.Expr(ast.Call(_name(_ADD), [_name(_ONE)], []))], [])
+        ]
+        for node in ast.walk(body[0]):
+            ast.copy_location(node, self._loop.iterable)
+        definition = define("<iterable>", None, body, self._loop.iterable)
+        function_of(definition, self._source, self._namespace, {_VALUE: value, _ADD: items.append})()
+        return items
 
     def do_tasks(self, pool: WorkerPool, call: Mapping[str, Any]) -> None:
         """Run the tasks; their outcomes are kept."""
@@ -207,6 +219,31 @@ class _Run:
 
 
 _NONE = object()
+_NOTHING_KEPT = "nothing of the loop was kept: the names of the notebook are what they were before the cell"
+
+
+def _in_any_case(call: Callable[[], None]) -> None:
+    """Call something that may be done twice, whatever interrupts it."""
+    while True:
+        try:
+            call()
+        except KeyboardInterrupt:
+            continue
+        return
+
+
+def _reworded(error: BaseException, header: str) -> BaseException:
+    """The error of a job whose results are none for a user: an interrupt is one line, for others a note says the rest."""
+    if isinstance(error, KeyboardInterrupt):
+        return JobInterrupt(f"Interrupted: {header} was cancelled; {_NOTHING_KEPT}")
+    if isinstance(error, JobCancelledError):
+        return JobCancelledError(f"{header} was cancelled; {_NOTHING_KEPT}")
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list) and not isinstance(error, Refused):
+        notes[:] = [note for note in notes if "retry_failed()" not in str(note)]
+        add_note(error, f"nbpar: {_NOTHING_KEPT}")
+        carry_results(error, [])
+    return error
 
 
 def _name(name: str, context: ast.expr_context | None = None) -> ast.Name:

@@ -119,8 +119,8 @@ class NbparMagics(Magics):
         body = source.parse(below, line=2)
         if not re.match(r"each\b", form):
             raise Refused(
-                f"%%parallel: `{form}` is no form of it. Above a loop nothing but options follows. In the `each` form "
-                f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what the task "
+                f"%%parallel: `{form}` is no form of it. Above a loop stand options alone. In the `each` form "
+                f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what it "
                 f"gives its last expression",
                 Place(1, column, 1, column + len(form)),
             )
