@@ -29,6 +29,13 @@ from nbpar.worker.recorder import Recorders
 __all__ = ["LoopTask", "look_after", "task_of"]
 
 _NAME, _NEW_LOG, _LOCALS = "<loop>", ".new_log", ".locals"
+_CHANGE_NOTHING = frozenset(
+    ["abs", "bool", "bytes", "chr", "complex", "dict", "divmod", "enumerate", "float", "format", "frozenset", "int"]
+    + ["isinstance", "len", "list", "max", "min", "ord", "pow", "print", "range", "repr", "reversed", "round", "set"]
+    + ["sorted", "str", "sum", "tuple", "type", "zip"]
+)
+"""Python's own functions that do nothing to what they are given."""
+
 _BY_REFERENCE = (list, dict, OrderedDict, defaultdict, Counter, deque)
 """Containers that take what is stored in them as it is; arrays take its content."""
 
@@ -85,6 +92,7 @@ def task_of(loop: Loop, source: Source, namespace: dict[str, Any]) -> LoopTask:
         n_values=tuple(site.n_values for site in loop.sites),
         is_early=any(site.on_item or site.own_slot for site in loop.sites),
         finds_functions=loop.makes_functions,
+        tells_items=any(site.on_item for site in loop.sites) and _calls(body),
     )
     names = [_call(_LOCALS)] if told else []
     definition = define(
@@ -117,6 +125,14 @@ def look_after(recorders: Recorders, loop: Loop, namespace: Mapping[str, Any]) -
         elif site.kind == "setitem":
             used_up[site.number] = _used_up_by_store(site, namespace)
     recorders.used_up, recorders.collected = used_up, collected
+
+
+def _calls(body: ast.AST) -> bool:
+    """Whether the body calls what might change an item."""
+    called = [node.func for node in ast.walk(body) if isinstance(node, ast.Call)]
+    plain = {id(one) for one in called if isinstance(one, ast.Name) and one.id in _CHANGE_NOTHING}
+    own = {id(one) for one in called if isinstance(one, ast.Attribute) and ast.unparse(one.value) == LOG}
+    return any(id(one) not in plain | own for one in called)
 
 
 def _positions(nodes: Collection[ast.AST]) -> Iterator[int]:

@@ -17,13 +17,14 @@ from nbpar.errors import InternalError
 from nbpar.notebook.loop_model import ITEM, Loop, Site, value_name
 from nbpar.notebook.source import Refused, Source, function_of
 from nbpar.notebook.undo import LARGE_BYTES, Undo, key_of
+from nbpar.worker.contents import Written, are_equal, written
 from nbpar.worker.origins import ITEM_ORIGIN, parts_of, resolved
-from nbpar.worker.recorder import UNSET, CannotTell, Outcome
+from nbpar.worker.recorder import ITEM_NOW, UNSET, CannotTell, Outcome
 
 __all__ = ["Replay"]
 
 _ROWS, _ROW, _AT = ".rows", ".row", ".at"
-_KEPT = (".keep", ".keep_item", ".keep_length", ".keep_missing", ".key_of")
+_KEPT = (".keep", ".keep_item", ".keep_slot", ".keep_length", ".keep_missing", ".key_of")
 _BINDS = ("augname", "extreme")
 
 
@@ -48,6 +49,7 @@ class Replay:
         self._items = items
         self._undo = Undo()
         self._parts: dict[str, list[Any]] = {}
+        self._items_then: list[tuple[int, Written]] = []
         self._sites: dict[int, Callable[[Sequence[Any]], None]] = {}
 
     def do(self, outcomes: Sequence[tuple[Any, ...] | None]) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Replay:
             for number, rows in self._runs(known, last):
                 site = self._loop.sites[number]
                 self._function(site)(rows)
+            self._compare_items()
         except BaseException as error:
             self._undo.undo()
             if site is not None and isinstance(error, Refused) and error.place is None:
@@ -89,6 +92,19 @@ class Replay:
                 ) from None
             raise
         return last
+
+    def _compare_items(self) -> None:
+        """Items that the loop changes are now what they were in the workers, or more was done to them there."""
+        for index, then in self._items_then:
+            now = written(self._items[index])
+            if type(then) is type(now) is bytes and not are_equal(then, now):
+                site = next(site for site in self._loop.sites if site.on_item)
+                stored = site.text.partition("=")[0].strip()
+                raise Refused(
+                    f"an iteration changes its item by a call as well, in a copy of it, where that would be lost. Have "
+                    f"the call return what is to be stored, and store it as `{stored} = ...` does.",
+                    site.place,
+                )
 
     def undo(self) -> None:
         """Take back what was done."""
@@ -133,7 +149,10 @@ class Replay:
                 continue
             at = 0
             if outcome and type(outcome[0]) is dict:
-                last.update(outcome[0])
+                told = outcome[0]
+                if ITEM_NOW in told:
+                    self._items_then.append((index, told.pop(ITEM_NOW)))
+                last.update(told)
                 at = 1
             while at < len(outcome):
                 number = outcome[at]
@@ -179,9 +198,8 @@ class Replay:
                 ast.copy_location(node, site.statement)
         definition.lineno = 1
         undo = self._undo
-        captured = dict(
-            zip(_KEPT, (undo.keep, undo.keep_item, undo.keep_length, undo.keep_missing, key_of), strict=True)
-        )
+        ways = (undo.keep, undo.keep_item, undo.keep_slot, undo.keep_length, undo.keep_missing, key_of)
+        captured = dict(zip(_KEPT, ways, strict=True))
         return function_of(definition, self._source, self._namespace, captured)
 
     def _kept_before(self, site: Site) -> list[ast.stmt]:
@@ -197,14 +215,15 @@ class Replay:
             target = self._namespace[site.name]
             if key is None or getattr(target, "nbytes", 0) <= LARGE_BYTES:
                 getattr(self._undo, keep[1:])(target)
-                return []
+                if site.kind != "augitem" or hasattr(target, "nbytes"):
+                    return []
         made: list[ast.stmt] = []
         place = self._path(container, made)
         if key is None:
             made.append(_expression(keep, place))
         else:
             looked_at = ast.Subscript(_name(".key_of"), copy.deepcopy(key), ast.Load())
-            made.append(_expression(".keep_item", place, looked_at))
+            made.append(_expression(".keep_slot" if site.kind == "augitem" else ".keep_item", place, looked_at))
         return made
 
     def _is_bound_anew(self, name: str) -> bool:

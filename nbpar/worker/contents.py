@@ -257,8 +257,10 @@ def _of_generator(obj: Any) -> object:
 
 def _simply(obj: Any, kind: type) -> tuple[bool, object] | None:
     """What an object holds that need not be asked how it is pickled."""
-    if came_from_kernel(kind) or kind in DICTS or kind in CONTAINERS or is_number(kind):
+    if kind in DICTS or kind in CONTAINERS or is_number(kind):
         return True, content_of(obj, kind)
+    if came_from_kernel(kind) or kind.__module__ in MAIN_MODULES:  # the same in the kernel as in a worker
+        return True, content_of(obj, kind, is_own=True)
     if (kind.__module__, kind.__name__) in BY_REPR:
         return True, repr(obj)
     if kind.__module__ == "itertools":  # pickling them is deprecated; a count and a repeat say where they are

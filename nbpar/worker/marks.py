@@ -172,9 +172,10 @@ class _Marker(pickle.Pickler):
         return Thing, (kind.__qualname__,), content_of(obj, kind)
 
 
-def content_of(obj: Any, kind: type) -> object:
+def content_of(obj: Any, kind: type, *, is_own: bool | None = None) -> object:
     """What is in an object that is none of Python's plain values, one level deep; None where its type says all."""
-    if kind in DICTS or (came_from_kernel(kind) and issubclass(kind, dict)):
+    is_own = came_from_kernel(kind) if is_own is None else is_own
+    if kind in DICTS or (is_own and issubclass(kind, dict)):
         return dict(dict.items(obj)), _attributes(obj, kind)
     if kind is deque:
         return list(obj)
@@ -190,7 +191,7 @@ def content_of(obj: Any, kind: type) -> object:
         return repr(obj.dtype), obj.shape, obj.tolist() if obj.dtype.hasobject else obj.tobytes()
     if is_number(kind):
         return obj.item()
-    return _content_of_own(obj, kind) if came_from_kernel(kind) else None
+    return _content_of_own(obj, kind) if is_own else None
 
 
 def _content_of_own(obj: Any, kind: type) -> object:

@@ -21,11 +21,12 @@ from operator import is_
 from types import CodeType
 from typing import Any
 
+from nbpar.worker.contents import written
 from nbpar.worker.context import current_context
 from nbpar.worker.escapes import codes_in, made_of, why_not
 from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain
 
-__all__ = ["UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
+__all__ = ["ITEM_NOW", "UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
 
 
 class Outcome(tuple[Any, ...]):
@@ -72,6 +73,9 @@ class _Unset:
 
 UNSET = _Unset()
 
+ITEM_NOW = ".item"
+"""Stands among last values for what the item holds in the end (:func:`nbpar.worker.contents.written`)."""
+
 
 @dataclass(eq=False)
 class Recorders:
@@ -96,6 +100,8 @@ class Recorders:
         What came with the task is changed by it (in its copy), so it is looked at before.
     finds_functions : bool
         Whether the body makes functions, classes or generators.
+    tells_items : bool
+        Whether more than the effects on it may change an item, so that the kernel has to see what became of it.
     """
 
     always: tuple[str, ...] = ()
@@ -107,6 +113,7 @@ class Recorders:
     collected: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     is_early: bool = False
     finds_functions: bool = False
+    tells_items: bool = False
 
     def __post_init__(self) -> None:
         self._named: Known | None = None
@@ -172,6 +179,8 @@ class Recorder(list[Any]):
         if hasattr(self, "copies"):
             self._settle_copies()
         told = {} if names is None else self._last_values(names, sys._getframe(1).f_code)
+        if self.job.tells_items:
+            told[ITEM_NOW] = written(self.item)
         if not told and are_plain(self):
             return tuple(self)
         if self.job.finds_functions:
