@@ -30,9 +30,38 @@ __all__ = ["LoopTask", "look_after", "task_of"]
 
 _NAME, _NEW_LOG, _LOCALS = "<loop>", ".new_log", ".locals"
 _CHANGE_NOTHING = frozenset(
-    ["abs", "bool", "bytes", "chr", "complex", "dict", "divmod", "enumerate", "float", "format", "frozenset", "int"]
-    + ["isinstance", "len", "list", "max", "min", "ord", "pow", "print", "range", "repr", "reversed", "round", "set"]
-    + ["sorted", "str", "sum", "tuple", "type", "zip"]
+    {
+        *(
+            "abs",
+            "bool",
+            "bytes",
+            "chr",
+            "complex",
+            "dict",
+            "divmod",
+            "enumerate",
+            "float",
+            "format",
+            "frozenset",
+            "int",
+        ),
+        *(
+            "isinstance",
+            "len",
+            "list",
+            "max",
+            "min",
+            "ord",
+            "pow",
+            "print",
+            "range",
+            "repr",
+            "reversed",
+            "round",
+            "set",
+        ),
+        *("sorted", "str", "sum", "tuple", "type", "zip"),
+    }
 )
 """Python's own functions that do nothing to what they are given."""
 
