@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "CheckError",
     "CheckpointError",
     "InternalError",
     "JobCancelledError",
@@ -233,6 +234,22 @@ class LostUpdateError(NbparError):
             named[-2:] = [f"{named[-2]} and {named[-1]}"]
         was, change_is = ("was", "the change") if len(named) == len(self.names) == 1 else ("were", "the changes")
         return f"{', '.join(named)} {was} changed by tasks in copies of their own, where {change_is} would be lost"
+
+
+class CheckError(NbparError):
+    """``--check``: an item does not give serially what it gave in a worker.
+
+    Attributes
+    ----------
+    index : int
+        Position of the item in the input.
+    """
+
+    index: int = -1
+
+    def _render_traceback_(self) -> Sequence[str]:
+        """The message alone in IPython: no line of the user's has raised this."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class InternalError(NbparError):

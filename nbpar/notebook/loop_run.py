@@ -18,6 +18,7 @@ from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.loop_task import LoopTask, look_after, task_of
+from nbpar.notebook.rehearsal import map_and_check
 from nbpar.notebook.replay import Replay, told
 from nbpar.notebook.serially import check_code, run_code
 from nbpar.notebook.source import Refused, Source, define, function_of
@@ -42,6 +43,7 @@ def run_loop(
     *,
     pool: WorkerPool,
     call: Mapping[str, Any],
+    check: int | None = None,
     interactivity: str = "last_expr",
     tell: Callable[[str], None] = print,
 ) -> Any:
@@ -57,6 +59,8 @@ def run_loop(
     pool : WorkerPool
     call : mapping
         Options of ``pool.map``. Failed items leave nothing with ``on_error="skip"``.
+    check : int, optional
+        So many iterations run serially as well, and what they note is compared.
     interactivity : str
         IPython's setting ``ast_node_interactivity``.
     tell : callable
@@ -85,7 +89,7 @@ def run_loop(
     begun = dict(namespace)
     try:
         run.read_items(before, begun)
-        run.do_tasks(pool, call)
+        run.do_tasks(pool, call, check)
         notes = run.replay()
     except BaseException as error:
         _in_any_case(run.take_back)
@@ -138,7 +142,7 @@ class _Run:
         function_of(definition, self._source, self._namespace, {_VALUE: value, _ADD: items.append})()
         return items
 
-    def do_tasks(self, pool: WorkerPool, call: Mapping[str, Any]) -> None:
+    def do_tasks(self, pool: WorkerPool, call: Mapping[str, Any], check: int | None) -> None:
         """Run the tasks; their outcomes are kept."""
         __tracebackhide__ = True
         loop, recorders = self._loop, self._task.recorders
@@ -149,8 +153,9 @@ class _Run:
         look_after(recorders, loop, self._namespace)
         options: dict[str, Any] = {**call, "on_error": "return" if skips else "raise"}
         strict: Strict = "captured" if any(site.on_item for site in loop.sites) else "all"
+        options["strict"] = strict
         try:
-            self._outcomes = pool.map_strictly(self._task.function, self._items, strict, **options)
+            self._outcomes = map_and_check(pool.map_strictly, self._task.function, self._items, check, options)
         except Escaped as escaped:
             raise self._escaped(escaped) from None
         except LostUpdateError as lost:
@@ -233,7 +238,7 @@ def _in_any_case(call: Callable[[], None]) -> None:
 
 
 def _reworded(error: BaseException, header: str) -> BaseException:
-    """The error of a job whose results are none for a user: an interrupt is one line, for others a note says the rest."""
+    """The error of a job whose results are none for a user: an interrupt is one line, others get a note."""
     if isinstance(error, KeyboardInterrupt):
         return JobInterrupt(f"Interrupted: {header} was cancelled; {_NOTHING_KEPT}")
     if isinstance(error, JobCancelledError):

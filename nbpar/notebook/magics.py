@@ -35,6 +35,7 @@ from nbpar.notebook.loops import read_loop
 from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options, split_options, with_arguments
 from nbpar.notebook.plan import Plan
 from nbpar.notebook.pools import all_pools, pool_of, restart_pools, shutdown_pools
+from nbpar.notebook.rehearsal import imap_and_check, map_and_check
 from nbpar.notebook.source import Place, Refused, Source, aligned
 from nbpar.notebook.status import status_text
 from nbpar.wire.exceptions import strip_own_frames
@@ -51,9 +52,20 @@ class NbparMagics(Magics):
     @line_cell_magic
     @with_arguments(*PARALLEL)
     def parallel(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        """Run a cell for each item, or a comprehension, on all cores.
+        """Run a loop, a cell for each item, or a comprehension, on all cores.
 
         ::
+
+            %%parallel
+            total, good = 0, []
+            for x in xs:
+                y = simulate(x)
+                total += y.score
+                if y.ok:
+                    good.append(y)
+
+        runs the body of the loop for each item, and what stands around it in the notebook. Afterwards the names are
+        what the loop leaves without the first line; where that cannot be, it is refused, and says why. ::
 
             %%parallel -o results each x in xs
             y = simulate(x)
@@ -65,7 +77,7 @@ class NbparMagics(Magics):
             results = %parallel -j 4 [f(x) for x in xs if ok(x)]
 
         gives what the list, set or dict comprehension gives; all, any, dict, frozenset, list, max, min, set, sorted,
-        sum and tuple may stand around it.
+        sum and tuple may stand around it. With --dry-run nothing runs, and all three show what would.
         """
         __tracebackhide__ = True
         words, at = split_options(line)
@@ -117,24 +129,20 @@ class NbparMagics(Magics):
         first_line, _, below = source.text.partition("\n")
         column = len(first_line) - len(form)
         body = source.parse(below, line=2)
-        if not re.match(r"each\b", form):
-            raise Refused(
-                f"%%parallel: `{form}` is no form of it. Above a loop stand options alone. In the `each` form "
-                f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what it "
-                f"gives its last expression",
-                Place(1, column, 1, column + len(form)),
-            )
+        _check_form(form, column, body)
         header = read_header(form[4:], source, column=column + 4)
         task = each_task(header, self._by_users_transformers(body), source, self._namespace)
         pool = pool_of(options.workers)
         items = evaluate(header.iterable, source, self._namespace)
         call = map_options(options, f"each {header.text}")
+        if options.background and options.check is not None:
+            raise Refused("--check compares results, and --background does not wait for them: leave out one of the two")
         if options.background:
             job = pool.map_async(task.function, items, **call)
             if (name := options.output) is not None:
                 print(f"{name} is the job: `await {name}` or {name}.result() gives the list.")  # noqa: T201
             return self._given(job, options)
-        results = pool.map(task.function, items, **call)
+        results = map_and_check(pool.map, task.function, items, options.check, call)
         if options.output is None and (_ends_with_semicolon(below) or all(one is None for one in results)):
             return None  # as a cell that ends with a statement, with print(...) or with a semicolon
         return self._given(results, options)
@@ -143,11 +151,7 @@ class NbparMagics(Magics):
         __tracebackhide__ = True
         below = source.text.partition("\n")[2]
         body = self._by_users_transformers(source.parse(below, line=2))
-        for option, is_set in (("-o", options.output), ("--background", options.background)):
-            if is_set:
-                raise Refused(f"{option} {_INSTEAD[option]}")
-        if options.on_error == "return":
-            raise Refused(f"--on-error return {_INSTEAD['--on-error return']}")
+        _check_loop_options(options)
         loop = read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
         value = run_loop(
             loop,
@@ -155,6 +159,7 @@ class NbparMagics(Magics):
             self._namespace,
             pool=pool_of(options.workers),
             call=map_options(options, loop.header),
+            check=options.check,
             interactivity=self._shell.ast_node_interactivity,
         )
         return None if _ends_with_semicolon(below) else value
@@ -170,12 +175,17 @@ class NbparMagics(Magics):
         call = map_options(options, f"%parallel {' '.join(source.text.split())}")
         pool = pool_of(options.workers)
         if not found.stops_early:
-            return self._given(found.value(pool.map(found.task, found.items, **call)), options)
-        outcomes = pool.imap(found.task, found.items, **call)
+            outcomes = map_and_check(pool.map, found.task, found.items, options.check, call)
+            return self._given(found.value(outcomes), options)
+        outcomes: Any  # a generator: its end cancels what is not needed any more
+        if options.check is None:
+            outcomes = pool.imap(found.task, found.items, **call)
+        else:
+            outcomes = imap_and_check(pool.imap, found.task, found.items, options.check, call)
         try:
             return self._given(found.value(outcomes), options)
         finally:
-            outcomes.close()  # type: ignore[attr-defined]  # a generator: its end cancels what is not needed any more
+            outcomes.close()
 
     def _given(self, value: Any, options: argparse.Namespace) -> Any:
         """Store a value under the name of ``-o``, or give it to be shown."""
@@ -190,12 +200,14 @@ class NbparMagics(Magics):
         first_line, _, below = source.text.partition("\n")
         body = self._by_users_transformers(source.parse(below, line=2))
         n_workers = options.workers or default_pool().n_workers
-        if re.match(r"each\b", form):
-            column = len(first_line) - len(form) + 4
-            _show(plan_of_each(form[4:], body, source, self._namespace, column=column, n_workers=n_workers))
+        if form.strip():
+            column = len(first_line) - len(form)
+            _check_form(form, column, body)
+            _show(plan_of_each(form[4:], body, source, self._namespace, column=column + 4, n_workers=n_workers))
             return
 
         def read() -> Loop:
+            _check_loop_options(options)
             return read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
 
         _show(plan_of_loop(read, body, source, self._namespace, n_workers=n_workers))
@@ -317,6 +329,25 @@ _INSTEAD = {
     ),
 }
 """Options that a loop does not take, and what to do."""
+
+
+def _check_form(form: str, column: int, body: ast.Module) -> None:
+    """Refuse what follows the options, and does not begin with `each`."""
+    if not re.match(r"each\b", form):
+        raise Refused(
+            f"%%parallel: `{form}` is no form of it. Above a loop stand options alone. In the `each` form "
+            f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what it "
+            f"gives its last expression",
+            Place(1, column, 1, column + len(form)),
+        )
+
+
+def _check_loop_options(options: argparse.Namespace) -> None:
+    for option, is_set in (("-o", options.output), ("--background", options.background)):
+        if is_set:
+            raise Refused(f"{option} {_INSTEAD[option]}")
+    if options.on_error == "return":
+        raise Refused(f"--on-error return {_INSTEAD['--on-error return']}")
 
 
 def _show(plan: Plan) -> None:

@@ -32,10 +32,10 @@ from nbpar.errors import TaskTimeoutError
 from nbpar.wire.board import BLOCK, SINCE_NS, TASK
 from nbpar.wire.exceptions import release_memory
 from nbpar.worker.context import Context, TaskInterrupt, of_coroutine, seed_task
-from nbpar.worker.eventloop import Aside, close, loop_runs_here
+from nbpar.worker.eventloop import Aside, close, close_loop, loop_runs_here
 from nbpar.worker.execute import REPORT_S, Report, Unusable, Work
 
-__all__ = ["Together"]
+__all__ = ["Together", "run_one"]
 
 STOP_S = 1.0
 """What was cancelled has so long to end. A worker process is ended by its kernel after half of that."""
@@ -362,6 +362,21 @@ class Together:
             assert one.task is not None
             one.task.cancel()
         self._loop.stop()
+
+
+def run_one(work: Work, item: Any, index: int, context: Context) -> Any:
+    """The value of one task, or the exception that it raises, outside of all jobs."""
+    reports: list[Report] = []
+    try:
+        Together(work, [item], chunk_id=1, start=index, context=context, report=reports.append).run()
+    finally:
+        close_loop(context)
+    for report in reports:
+        for _, error in report.failures:
+            raise error
+        if report.values:
+            return report.values[0]
+    raise asyncio.CancelledError  # it ignored that it was interrupted
 
 
 async def _called(work: Work, item: Any) -> Any:

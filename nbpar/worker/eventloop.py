@@ -14,7 +14,7 @@ from typing import Any
 
 from nbpar.worker.context import Context, set_context
 
-__all__ = ["Aside", "close", "close_loop", "loop_runs_here", "run_alone"]
+__all__ = ["Aside", "close", "close_loop", "loop_runs_here"]
 
 
 def loop_runs_here() -> bool:
@@ -78,23 +78,3 @@ class Aside:
             except BaseException as raised:  # noqa: BLE001  # it is raised in the caller's thread
                 error = raised
             self._ended.put(error)
-
-
-def run_alone(coroutine: Any) -> Any:
-    """The value of one coroutine, here and now, outside of all jobs; in a thread where an event loop runs already."""
-    if not loop_runs_here():
-        return asyncio.run(coroutine)
-    ended: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            ended.put((asyncio.run(coroutine), None))
-        except BaseException as raised:  # noqa: BLE001  # it is raised in the caller's thread
-            ended.put((None, raised))
-
-    thread = threading.Thread(target=run, name="nbpar-await", daemon=True)
-    thread.start()
-    value, error = ended.get()
-    if error is not None:
-        raise error
-    return value
