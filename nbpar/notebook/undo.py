@@ -74,6 +74,16 @@ class Undo:
         if type(target) is defaultdict:
             self.keep(target)
 
+    def keep_slot(self, target: Any, key: Any) -> None:
+        """An item will be changed: by an operator that may do so in place."""
+        self.keep_item(target, key)
+        if not _is_array(target) or target.dtype.hasobject:
+            try:
+                item = target[key]
+            except Exception:  # noqa: BLE001  # as below
+                return
+            self.keep(item)
+
     def keep_item(self, target: Any, key: Any) -> None:
         """An item will be stored."""
         if not _is_array(target) or target.nbytes <= LARGE_BYTES:

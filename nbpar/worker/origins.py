@@ -21,9 +21,8 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cloudpickle import cloudpickle as cp
-
-from nbpar.wire.names import goes_by_name
+from nbpar.wire.names import globals_of, goes_by_name
+from nbpar.worker.views import Arrays, View, is_array, seen
 
 __all__ = ["ITEM_ORIGIN", "Known", "Origin", "are_plain", "parts_of", "resolved"]
 
@@ -135,7 +134,7 @@ def _inside(value: Any, kind: type) -> list[Any] | tuple[Any, ...] | deque[Any]:
 def _of_function(function: types.FunctionType) -> list[Any]:
     # By the names that cloudpickle takes along: a worker's function has no others.
     known = function.__globals__
-    found = [known[name] for name in cp._extract_code_globals(function.__code__) if name in known]
+    found = [known[name] for name in globals_of(function.__code__) if name in known]
     for cell in function.__closure__ or ():
         try:
             found.append(cell.cell_contents)
@@ -181,7 +180,7 @@ class Known:
         What to walk through, by name.
     """
 
-    __slots__ = ("_by_id",)
+    __slots__ = ("_arrays", "_by_id")
 
     def __init__(self, roots: Mapping[str, object]) -> None:
         # With the object, so that its id stays its own.
@@ -189,26 +188,31 @@ class Known:
         for name, root in roots.items():
             for number, part in enumerate(parts_of(root)):
                 self._by_id.setdefault(id(part), (Origin(name, number), part))
+        self._arrays = Arrays(one for one in self._by_id.values() if is_array(one[1]))
 
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def origin_of(self, value: Any) -> Origin | View | None:
+        """Where an object came from; None for one that the task has made."""
+        if (found := self._by_id.get(id(value))) is not None:
+            return found[0]
+        return self._arrays.view_of(value) if is_array(value) else None
+
     def named(self, values: tuple[Any, ...], *others: Known) -> tuple[Any, ...]:
         """The same values, with origins in the place of what is known here or to `others`; unchanged without any."""
-        tables = [table._by_id for table in (self, *others) if table._by_id]
-        if not any(_reaches(values, table) for table in tables):
-            return values
+        tables = [table for table in (self, *others) if len(table)]
 
         def replaced(value: Any) -> Any:
             for table in tables:
-                if (found := table.get(id(value))) is not None:
-                    return found[0]
+                if (found := table.origin_of(value)) is not None:
+                    return found
             return value
 
-        return _exchange(values, replaced)
+        return _exchange(values, replaced) if _reaches(values, tables) else values
 
 
-def _reaches(root: object, table: dict[int, Any]) -> bool:
+def _reaches(root: object, tables: list[Known]) -> bool:
     seen: set[int] = set()
     todo = [root]
     while todo:
@@ -216,7 +220,7 @@ def _reaches(root: object, table: dict[int, Any]) -> bool:
         kind = type(value)
         if kind in _plain or id(value) in seen or _is_plain(kind):
             continue
-        if id(value) in table:
+        if any(table.origin_of(value) is not None for table in tables):
             return True
         seen.add(id(value))
         inner = _inside(value, kind)
@@ -239,6 +243,8 @@ def resolved(values: tuple[Any, ...], parts: Callable[[str], list[Any]]) -> tupl
     """
 
     def replaced(value: Any) -> Any:
+        if type(value) is View:
+            return seen(value, parts(value.array.name)[value.array.number])
         return parts(value.name)[value.number] if type(value) is Origin else value
 
     return _exchange(values, replaced)
