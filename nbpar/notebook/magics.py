@@ -175,8 +175,8 @@ class NbparMagics(Magics):
         call = map_options(options, f"%parallel {' '.join(source.text.split())}")
         pool = pool_of(options.workers)
         if not found.stops_early:
-            outcomes = map_and_check(pool.map, found.task, found.items, options.check, call)
-            return self._given(found.value(outcomes), options)
+            results = map_and_check(pool.map, found.task, found.items, options.check, call)
+            return self._given(found.value(results), options)
         outcomes: Any  # a generator: its end cancels what is not needed any more
         if options.check is None:
             outcomes = pool.imap(found.task, found.items, **call)

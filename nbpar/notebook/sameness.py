@@ -10,6 +10,7 @@ import math
 import struct
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -90,6 +91,8 @@ class _Comparison:
 
     def _of_attributes(self, one: Any, other: Any, path: str) -> Difference | None:
         """What instances of subclasses have beside their content."""
+        if isinstance(one, defaultdict) and (found := self.of(one.default_factory, other.default_factory, "")):
+            return f"{path}.default_factory", found[1], found[2]
         mine, others = getattr(one, "__dict__", None), getattr(other, "__dict__", None)
         if not mine and not others:
             return None
@@ -204,6 +207,8 @@ def _parts(one: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _says_equal(one: Any, other: Any) -> bool:
+    if type(one).__module__ in sys.stdlib_module_names:  # a deque has `maxlen`, which `==` does not know
+        return False
     try:
         return bool(one == other)
     except Exception:  # noqa: BLE001  # an __eq__ of the user's
