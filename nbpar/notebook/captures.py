@@ -175,6 +175,8 @@ class Captures:
     # --- what the search meets ----------------------------------------------------------------------------------------
 
     def _meet_function(self, function: Any) -> None:
+        if isinstance(function, GeneratorType):
+            self._meet_other(function)
         known, names = names_read_by(function)
         if known is not self._namespace:
             return

@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
-from cloudpickle import cloudpickle as cp
-
+from nbpar.wire.names import globals_of
 from nbpar.wire.special import REDUCERS
 from nbpar.worker.contents import is_own_class, is_own_function, is_own_module
 
@@ -63,7 +62,7 @@ class Changed:
     def __init__(self, *held_by: Mapping[str, Any]) -> None:
         self._held_by = held_by
         self._by_id: dict[int, tuple[str, Any]] = {}  # kept alive with the ids
-        self._arrays: list[tuple[str, int, int]] = []
+        self._arrays: list[tuple[str, int, int, Any]] = []
         self.is_held_elsewhere = False
 
     def __bool__(self) -> bool:
@@ -89,7 +88,7 @@ class Changed:
         self._by_id[id(value)] = name, value
         self.is_held_elsewhere = self.is_held_elsewhere or is_held_elsewhere
         if (bounds := bounds_of(value)) is not None:
-            self._arrays.append((name, *bounds))
+            self._arrays.append((name, *bounds, value))
             if getattr(value, "base", None) is not None:
                 self.is_held_elsewhere = True
 
@@ -99,8 +98,8 @@ class Changed:
         if found is not None:
             return found[0]
         if self._arrays and (bounds := bounds_of(value)) is not None:
-            for name, low, high in self._arrays:
-                if bounds[0] < high and low < bounds[1]:
+            for name, low, high, changed in self._arrays:
+                if bounds[0] < high and low < bounds[1] and _share_memory(value, changed):
                     return name
         return None
 
@@ -127,6 +126,17 @@ def bounds_of(value: Any) -> tuple[int, int] | None:
     for n, stride in zip(value.shape, value.strides, strict=True):
         low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
     return low, high + value.itemsize
+
+
+def _share_memory(one: Any, other: Any) -> bool:
+    """Whether two arrays whose memory overlaps have an element in common; in doubt they have."""
+    numpy: Any = sys.modules["numpy"]
+    if not isinstance(one, numpy.ndarray) or not isinstance(other, numpy.ndarray):
+        return True
+    try:
+        return bool(numpy.shares_memory(one, other, max_work=10_000))
+    except numpy.exceptions.TooHardError:
+        return True
 
 
 class Found:
@@ -200,7 +210,7 @@ class Search:
         if is_own_class(kind) or kind.__module__ in _BUILTIN:
             return self._referents(value)
         if self._is_array(kind):
-            return () if value.base is None and not value.dtype.hasobject else [value.base, *self._objects_in(value)]
+            return self._objects_in(value)
         return self._pickled_parts(value, kind) if self.changed.is_held_elsewhere else ()
 
     def _elements(self, values: Any) -> Iterable[Any]:
@@ -236,7 +246,7 @@ class Search:
                 if not _is_empty(cell):
                     yield cell.cell_contents
         self._on_function(value)
-        for name in cp._extract_code_globals(code):
+        for name in globals_of(code):
             if name in known:
                 yield known[name]
 
@@ -274,5 +284,5 @@ def names_read_by(value: types.FunctionType | types.GeneratorType[Any, Any, Any]
     """The globals of a function or a running generator, and the names in them that it reads or sets."""
     if isinstance(value, types.GeneratorType):
         globals_ = {} if value.gi_frame is None else value.gi_frame.f_globals
-        return globals_, set(cp._extract_code_globals(value.gi_code))
-    return value.__globals__, set(cp._extract_code_globals(value.__code__))
+        return globals_, set(globals_of(value.gi_code))
+    return value.__globals__, set(globals_of(value.__code__))
