@@ -6,11 +6,13 @@ Owns the look through the values, by a pickler that keeps nothing, so that it go
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Collection
 from typing import Any
 
 from nbpar.wire.byvalue import ByValuePickler
+from nbpar.wire.names import goes_by_name
 
 __all__ = ["codes_in", "made_of", "why_not"]
 
@@ -35,6 +37,7 @@ class _Finder(ByValuePickler):
     def __init__(self, codes: Codes) -> None:
         file: Any = _Nowhere()
         self._codes = codes
+        self._classes = {code.co_qualname for code in codes if not code.co_flags & inspect.CO_OPTIMIZED}
         super().__init__(file, buffer_callback=lambda _: False, in_worker=True)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -43,13 +46,16 @@ class _Finder(ByValuePickler):
         if kind is types.FunctionType:
             if obj.__code__ in self._codes:
                 raise _FoundError("a lambda" if obj.__name__ == "<lambda>" else f"a function (`{obj.__name__}`)")
+        elif isinstance(obj, type):
+            if obj.__qualname__ in self._classes and not goes_by_name(obj):
+                raise _FoundError(f"a class (`{obj.__name__}`)")
         elif kind in _GENERATORS and getattr(obj, _GENERATORS[kind]) in self._codes:
             raise _FoundError("a generator")
         return super().reducer_override(obj)
 
 
 def made_of(codes: Codes, values: list[Any]) -> str:
-    """What of some values was made of that code, functions or generators; nothing when nothing was."""
+    """What of some values was made of that code: a function, class or generator; nothing when nothing was."""
     try:
         _Finder(codes).dump(values)
     except _FoundError as found:
@@ -71,7 +77,7 @@ def why_not(codes: Codes, value: object) -> str:
 
 
 def codes_in(code: types.CodeType) -> frozenset[types.CodeType]:
-    """The code of all functions that a function makes, and of those that these make."""
+    """The code of all functions and classes that a function makes, and of those that these make."""
     found: set[types.CodeType] = set()
     todo = [code]
     while todo:

@@ -47,7 +47,7 @@ def _loop_alone(loop: ast.For) -> ast.For:
 def faithful(case: Case) -> Runner:
     """Raises what serial raises without having done a thing; else runs the cell."""
 
-    def run(cell: str, names: Names) -> None:
+    def run(cell: str, names: Names, _: object) -> None:
         try:
             compile(cell, FILENAME, "exec", dont_inherit=True)
         except SyntaxError as error:
@@ -66,7 +66,7 @@ def _with_loop(change: Callable[[ast.For, Names], None]) -> Callable[[Case], Run
     """A runner that is faithful but for the loop."""
 
     def mutant(case: Case) -> Runner:
-        def run(cell: str, names: Names) -> None:
+        def run(cell: str, names: Names, _: object) -> None:
             before, loop, after = parts_of(cell)
             if loop is None or _will_raise(case) is not None:
                 raise Refusal("not tried")
@@ -142,7 +142,7 @@ def _summed_in_parts(loop: ast.For, names: Names) -> None:
 
 
 def _changes_on_error(case: Case) -> Runner:
-    def run(cell: str, names: Names) -> None:
+    def run(cell: str, names: Names, _: object) -> None:
         if _will_raise(case) is None:
             raise Refusal("not tried")
         exec(compile(cell, FILENAME, "exec", dont_inherit=True), names)
@@ -151,7 +151,7 @@ def _changes_on_error(case: Case) -> Runner:
 
 
 def _bindings_on_error(case: Case) -> Runner:
-    def run(cell: str, names: Names) -> None:
+    def run(cell: str, names: Names, _: object) -> None:
         before, loop, _ = parts_of(cell)
         if loop is None:
             raise Refusal("no loop")
@@ -162,7 +162,7 @@ def _bindings_on_error(case: Case) -> Runner:
 
 
 def _swallows(case: Case) -> Runner:
-    def run(cell: str, names: Names) -> None:
+    def run(cell: str, names: Names, _: object) -> None:
         if _will_raise(case) is None:
             raise Refusal("not tried")
 
@@ -170,7 +170,7 @@ def _swallows(case: Case) -> Runner:
 
 
 def _other_error(case: Case) -> Runner:
-    def run(cell: str, names: Names) -> None:
+    def run(cell: str, names: Names, _: object) -> None:
         if _will_raise(case) is None:
             raise Refusal("not tried")
         raise RuntimeError("something")

@@ -47,8 +47,8 @@ class Case:
         return f"{self.setup.rstrip()}\n# --- %%parallel\n{self.cell.rstrip()}"
 
 
-Runner = Callable[[str, dict[str, Any]], set[str] | None]
-"""Runs a cell on a namespace; raises :class:`Refusal`, or what the cell raises. Gives the names said to be unset."""
+Runner = Callable[[str, dict[str, Any], Callable[[str], None]], None]
+"""Runs a cell on a namespace; raises :class:`Refusal` or what the cell raises; tells which names it leaves unset."""
 
 
 @dataclass(slots=True)
@@ -92,10 +92,7 @@ def judge(case: Case, run: Runner) -> Verdict:
         untouched = picture(space, old)
         unset: set[str] = set()
 
-        def parallel() -> None:
-            unset.update(run(case.cell, space) or ())
-
-        outcome = _raised_by(parallel)
+        outcome = _raised_by(lambda: run(case.cell, space, unset.add))
         got = picture(space, old)
         if unset:
             expected = {**picture(_without(serial, unset), serial_old), **_states(expected)}

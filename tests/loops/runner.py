@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -34,16 +35,19 @@ class Parallel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._pool.shutdown()
 
-    def __call__(self, cell: str, names: dict[str, Any]) -> set[str]:
+    def __call__(self, cell: str, names: dict[str, Any], tell_unset: Callable[[str], None]) -> None:
         source = Source(f"%%parallel\n{cell}", filename=FILENAME)
-        notes: list[str] = []
+
+        def tell(note: str) -> None:
+            for name in re.findall(r"^`(\w+)` is not set", note):
+                tell_unset(name)
+
         try:
             loop = read_loop(source.parse(cell, line=2), source)
-            run_loop(loop, source, names, pool=self._pool, call={"progress": False}, tell=notes.append)
+            run_loop(loop, source, names, pool=self._pool, call={"progress": False}, tell=tell)
         except Refused as refused:
             raise Refusal(source.describe(refused)) from None
         except InternalError:
             raise
         except NbparError as error:  # of a value that cannot travel, or a lost update
             raise Refusal(f"{type(error).__name__}: {error}") from error
-        return {name for note in notes for name in re.findall(r"^`(\w+)` is not set", note)}

@@ -38,7 +38,7 @@ def test_half_of_the_cells_are_plain_most_of_these_succeed_and_no_two_are_alike(
     assert kinds[""] >= 120, kinds
 
 
-def _touching(cell: str, names: dict[str, object]) -> None:
+def _touching(cell: str, names: dict[str, object], _: object) -> None:
     names["x"] = 5
     raise Refusal("no")
 
@@ -47,7 +47,7 @@ def test_a_refusal_that_has_touched_a_name_is_wrong_and_one_that_has_not_is_none
     case = Case("x = 1\nout = []", "for x in range(3):\n    out.append(x)")
     assert judge(case, _touching).is_wrong
 
-    def refuse(cell: str, names: dict[str, object]) -> None:
+    def refuse(cell: str, names: dict[str, object], _: object) -> None:
         raise Refusal("no")
 
     assert judge(case, refuse).kind == "refused"
