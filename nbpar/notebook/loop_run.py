@@ -16,6 +16,7 @@ from nbpar.errors import JobCancelledError, JobInterrupt, LostUpdateError, TaskE
 from nbpar.notebook.capture_words import refused_at_run_time
 from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
+from nbpar.notebook.identity import are_shared, by_position
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.loop_task import LoopTask, look_after, task_of
 from nbpar.notebook.rehearsal import map_and_check
@@ -154,8 +155,11 @@ class _Run:
         options: dict[str, Any] = {**call, "on_error": "return" if skips else "raise"}
         strict: Strict = "captured" if any(site.on_item for site in loop.sites) else "all"
         options["strict"] = strict
+        function, items = self._task.function, self._items
+        if are_shared(items, [self._namespace[name] for name in sorted(loop.reads & self._namespace.keys())]):
+            function, items = by_position(function, items), range(len(items))
         try:
-            self._outcomes = map_and_check(pool.map_strictly, self._task.function, self._items, check, options)
+            self._outcomes = map_and_check(pool.map_strictly, function, items, check, options)
         except Escaped as escaped:
             raise self._escaped(escaped) from None
         except LostUpdateError as lost:

@@ -299,7 +299,7 @@ def are_equal(before: Written, now: Written) -> bool:
     """
     if before == now:
         return True
-    if type(before) is not bytes or type(now) is not bytes:
+    if type(before) is not bytes or type(now) is not bytes or not before or not now:  # nothing is there: b""
         return False
     # The bytes also tell equal objects from one object, and know an order of sets.
     todo: list[tuple[Any, Any]] = [(pickle.loads(before), pickle.loads(now))]

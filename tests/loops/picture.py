@@ -39,7 +39,7 @@ _ITERATORS = (
     "chain",
     "dict_keyiterator",
 )
-_LEFT_OUT = {"__builtins__", "__annotations__"}
+_LEFT_OUT = {"__builtins__", "__annotations__", "__warningregistry__"}
 _CLASS_PARTS = {
     "__dict__",
     "__weakref__",
