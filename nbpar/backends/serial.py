@@ -170,7 +170,8 @@ class SerialBackend:
                 if context.together is not None:
                     context.together.interrupt()
 
-        outer, words = current_context(), bytes(slot.words)
+        outer, words, together = current_context(), bytes(slot.words), context.together
+        context.together = None
         set_context(context, whole_process=False)
         try:
             usable = [unwrapped(item) for item in items] if run.isolated is None else run.isolated.take(items)
@@ -190,6 +191,7 @@ class SerialBackend:
                 run.sampler.stop()
             set_context(outer, whole_process=False)
             slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
+            context.together = together
         if interrupts:
             raise interrupts[0]
 

@@ -92,9 +92,12 @@ class Together:
         self._foreign: BaseException | None = None  # an interrupt that is meant for a task around this map
         self._generators_of: _Task | None = None
         self._begin_s = self._told_s = perf_counter()
+        self._is_abandoned = False
         if context.loop is None:
             context.loop = asyncio.new_event_loop()
         self._loop: asyncio.AbstractEventLoop = context.loop
+        if self._loop.is_running():  # for the task whose map this is
+            self._loop = asyncio.new_event_loop()
 
     def run(self) -> None:
         """Run them all, and report."""
@@ -115,6 +118,8 @@ class Together:
             context.together = outer
             if aside is not None:
                 aside.end()
+            if context.loop is not self._loop and not self._is_abandoned:
+                close(self._loop)
         slot.end_chunk()  # not when a report fails: then this chunk is what the worker dies of
         if self._foreign is not None:
             raise self._foreign
@@ -186,7 +191,7 @@ class Together:
 
     def _clear_up(self, spin: Callable[[], None]) -> None:
         """Cancel what tasks have begun and not waited for, before the job ends with the last results."""
-        if self._context.loop is not self._loop or not (left := asyncio.all_tasks(self._loop)):
+        if self._is_abandoned or not (left := asyncio.all_tasks(self._loop)):
             return
         for task in left:
             task.cancel()
@@ -215,7 +220,8 @@ class Together:
         self._running.clear()
         if self._context.loop is self._loop:
             self._context.loop = None
-            close(self._loop)
+        self._is_abandoned = True
+        close(self._loop)
 
     # --- within it ----------------------------------------------------------------------------------------------------
 

@@ -519,6 +519,21 @@ def test_map_of_coroutines_within_a_coroutine_runs(pool: Pool) -> None:
     assert pool.map(lambda x: sum(inside(square, range(x))), range(4)) == [0, 0, 1, 5]
 
 
+@only("serial")
+def test_map_on_the_pool_of_the_coroutine_itself_runs(pool: Pool) -> None:
+    async def outer(x: int) -> Any:
+        await asyncio.sleep(0)
+        inner = pool.map(square, range(x)), pool.map(lambda y: nbpar.current_task().index, range(x))
+        return inner, nbpar.current_task().index
+
+    async def cell() -> Any:
+        return pool.map(outer, range(3))
+
+    expected = [(([], []), 0), (([0], [0]), 1), (([0, 1], [0, 1]), 2)]
+    assert pool.map(outer, range(3)) == expected
+    assert asyncio.run(cell()) == expected
+
+
 @only("threads")
 def test_futures_of_other_threads_can_be_awaited(pool: Pool) -> None:
     future: Future[int] = Future()

@@ -52,6 +52,27 @@ def test_each_form(nb: Kernel) -> None:
     assert nb.evaluate("[n for n in ('y', 'x', 'i', 'a', 'b', 'math') if n in globals()]") == []
 
 
+def test_each_form_with_await_its_check_and_its_debugging(nb: Kernel) -> None:
+    nb.run("import asyncio, random\nasync def fetch(v):\n    await asyncio.sleep(0.01)\n    return 1 / v")
+    cell = "await asyncio.sleep(0)\nyv = [await fetch(v + 1) for v in range(x)]\nlen(yv)"
+    checked = nb.run(f"%%parallel -o ys --check 3 each x in xs\n{cell}")
+    assert checked.stdout == "first 3 items: the same serially\n"
+    assert nb.evaluate("ys") == [0, 1, 2, 3, 4]
+    assert nb.run("%parallel --check 2 sum(f(x) for x in xs)").stdout == "first 2 items: the same serially\n"
+
+    differs = nb.start("%%parallel -o zs --check 2 each x in xs\nawait asyncio.sleep(0)\nx + random.random()").wait()
+    assert differs.error is not None
+    assert differs.error.traceback.startswith("CheckError: --check: item 0 = 0 does not give the same serially")
+    assert nb.evaluate("'zs' in globals()") is False
+    assert "--background" in refused(nb, "%%parallel --background --check 2 each x in xs\nx")
+
+    failed = nb.start("%%parallel each x in xs\ny = await fetch(x)\ny").wait()
+    assert marked_lines(failed) == ["2 y = await fetch(x)", "4     return 1 / v"]
+    debugged = nb.start("%nbpar debug").wait()
+    assert debugged.error is not None
+    assert marked_lines(debugged)[-1] == "4     return 1 / v"
+
+
 def test_what_is_shown(each_nb: Kernel) -> None:
     assert each_nb.run("%%parallel each x in xs\nx;").value is None
     assert each_nb.run("%%parallel each x in xs\ny = x").value is None
