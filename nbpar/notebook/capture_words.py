@@ -16,6 +16,7 @@ from nbpar.errors import LostUpdateError
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.reach import Found
 from nbpar.notebook.source import Place, Refused, Source, place_of
+from nbpar.wire.unchanged import names_in
 from nbpar.worker.strict import ITEM, NUMPY_RANDOM, RANDOM
 
 __all__ = [
@@ -121,9 +122,11 @@ def too_much(what: str, loop: Loop) -> str:
     )
 
 
-def refused_at_run_time(error: LostUpdateError, loop: Loop, source: Source) -> Refused:
+def refused_at_run_time(
+    error: LostUpdateError, loop: Loop, source: Source, namespace: Mapping[str, Any] | None = None
+) -> Refused:
     """What tasks have changed, as a refusal of their loop."""
-    first = error.names[0]
+    first, namespace = error.names[0], namespace or {}
     if first in (RANDOM, NUMPY_RANDOM):
         module = "random" if first == RANDOM else "numpy.random"
         reason = (
@@ -138,8 +141,26 @@ def refused_at_run_time(error: LostUpdateError, loop: Loop, source: Source) -> R
         )
         return Refused(reason, place_of_name(loop.targets[0], loop, source) if loop.targets else loop.place)
     said = first if " " in first else f"`{first}`"
-    reason = (
-        f"{said} is changed by a call in the loop, in a copy of it, where the change would be lost. Return what is to "
-        f"be kept and collect it in the loop itself, or keep the loop serial."
-    )
-    return Refused(reason, place_of_name(first.partition(".")[0], loop, source))
+    root = first.partition(".")[0]
+    module = type(namespace.get(first)).__module__
+    if module == "random" or module.startswith("numpy.random"):
+        reason = (
+            f"{said} is a generator of random numbers that goes on from one iteration to the next. Make one for each "
+            f"item in the body, as in `rng = np.random.default_rng(i)`, or draw from `nbpar.current_task().rng`."
+        )
+    else:
+        reason = (
+            f"{said} is changed by a call in the loop, in a copy of it, where the change would be lost. Return what is "
+            f"to be kept and collect it in the loop itself; for a cache there is `nbpar.per_worker(dict)`."
+        )
+    return Refused(reason, place_of_name(_named_by(root, loop, namespace), loop, source))
+
+
+def _named_by(name: str, loop: Loop, namespace: Mapping[str, Any]) -> str:
+    """The name itself when the body has it, else that of a function of the body's that has it."""
+    if name not in loop.reads:
+        for caller in sorted(loop.reads):
+            code = getattr(namespace.get(caller), "__code__", None)
+            if isinstance(code, types.CodeType) and name in names_in(code):
+                return caller
+    return name

@@ -93,8 +93,10 @@ def run_loop(
         run.do_tasks(pool, call, check)
         notes = run.replay()
     except BaseException as error:
-        _in_any_case(run.take_back)
-        _in_any_case(lambda: _set_back(namespace, before, begun, (*loop.targets, *loop.bound)))
+        try:
+            _in_any_case(run.take_back)
+        finally:
+            _in_any_case(lambda: _set_back(namespace, before, begun, (*loop.targets, *loop.bound)))
         if (reworded := _reworded(error, loop.header)) is not error:
             raise reworded from None
         raise
@@ -163,7 +165,7 @@ class _Run:
         except Escaped as escaped:
             raise self._escaped(escaped) from None
         except LostUpdateError as lost:
-            raise refused_at_run_time(lost, loop, self._source) from None
+            raise refused_at_run_time(lost, loop, self._source, self._namespace) from None
         except UnboundLocalError as error:
             if name := self._carried(error):
                 raise Refused(

@@ -522,3 +522,18 @@ def test_what_was_changed_in_a_worker_is_said_where_the_body_names_it(
     assert refused.place is not None
     line = f"%%parallel\n{cell}".split("\n")[refused.place.line - 1]
     assert reason in refused.reason and line[refused.place.column : refused.place.end_column] == underlined
+
+
+@pytest.mark.parametrize("made", ["random.Random(1)", "np.random.default_rng(1)", "np.random.RandomState(1)"])
+def test_a_generator_that_was_drawn_from_is_to_be_made_for_each_item(made: str) -> None:
+    names = names_of(f"import random\nimport numpy as np\nrng = {made}")
+    loop, source = read("for x in xs:\n    out.append(rng.random())", names)
+    refused = refused_at_run_time(LostUpdateError(("rng",)), loop, source, names)
+    assert "Make one for each item in the body" in refused.reason
+
+
+def test_what_only_a_function_names_is_said_where_the_body_calls_that() -> None:
+    names = names_of("cache = {}\ndef cached(x): return cache.setdefault(x, x)\n")
+    loop, source = read("for x in xs:\n    y = abs(x) + cached(x)", names)
+    place = refused_at_run_time(LostUpdateError(("cache",)), loop, source, names).place
+    assert place is not None and (place.line, place.column, place.end_column) == (3, 17, 23)
