@@ -73,6 +73,9 @@ class Effect:
     guarded: bool = False
 
 
+_BUILTINS = words.NAMESPACE_FUNCTIONS | {"setattr", "delattr", "list", "dict", "set"}
+
+
 class Effects:
     """Collects effects, and refuses changes that are none.
 
@@ -120,7 +123,7 @@ class Effects:
             case _:
                 return False
         path = path_of(base)
-        if path is None or not self._is_effect(path[0], node, flow):
+        if path is None or not self._is_effect(path[0], node, flow) or self._dotted(call.func, flow) in _CHANGE_FIRST:
             return False
         text = ast.unparse(call)
         if method != "update" and (len(call.args) != 1 or call.keywords):
@@ -187,7 +190,7 @@ class Effects:
         """A change of an object that is no plain path of an outer name."""
         own = flow.value(target.value).own
         root = root_of(target)
-        if own and isinstance(root, ast.Name) and root.id in flow.targets and flow.state.mark(root.id) != ITEM_PART:
+        if own and isinstance(root, ast.Name) and self._is_item_here(root.id, flow):
             flow.refuse(target, words.item_or_not(ast.unparse(target)))
         if own:
             flow.refuse(target, words.store(target, statement, own, flow.targets))
@@ -204,6 +207,11 @@ class Effects:
             flow.refuse(node, words.item_or_not(root.id))
         return True
 
+    def _is_item_here(self, name: str, flow: Flow) -> bool:
+        """Whether a name is the item's on some of the paths to this point."""
+        mark = flow.state.mark(name)
+        return bool(mark & ITEM_PART) and mark != ITEM_PART
+
     def _note(self, effect: Effect, made_by: ast.AST, flow: Flow) -> None:
         effect.on_item = not flow.is_outer(effect.name)
         effect.guarded = flow.n_guards > 0
@@ -219,15 +227,15 @@ class Effects:
         if isinstance(node, ast.Attribute):
             self._check_attribute(node, flow)
             return
+        dotted = self._dotted(node.func, flow)
         match node.func:
-            case ast.Attribute(value=base, attr=method):
+            case ast.Attribute(value=base, attr=method) if dotted not in _CHANGE_FIRST:
                 self._check_method(node, base, method, flow)
             case ast.Name(id="next") if node.args and (own := flow.value(node.args[0]).own):
                 flow.refuse(node, words.next_of(ast.unparse(node.args[0]), min(own), flow.targets))
             case ast.Name(id=name) if name in words.NAMESPACE_FUNCTIONS and flow.is_outer(name):
                 if name not in ("vars", "dir") or not node.args:
                     flow.refuse(node, words.namespace_function(name))
-        dotted = self._dotted(node.func, flow)
         if dotted in _CHANGE_FIRST or (dotted.startswith("numpy.") and dotted.endswith(".at")):
             own = flow.value(node.args[0]).own if node.args else frozenset()
             if own and not all(name.startswith("module ") for name in own):
@@ -245,7 +253,7 @@ class Effects:
             return
         own = flow.value(base).own
         root = root_of(base)
-        if own and isinstance(root, ast.Name) and root.id in flow.targets and flow.state.mark(root.id) != ITEM_PART:
+        if own and isinstance(root, ast.Name) and self._is_item_here(root.id, flow):
             flow.refuse(node, words.item_or_not(ast.unparse(base)))
         if own:
             flow.refuse(node, words.method(base, method, own, flow.targets))
@@ -286,7 +294,7 @@ class Effects:
                 return f"{self._dotted(node.value, flow)}.{node.attr}"
             case ast.Name():
                 if flow.is_outer(node.id):
-                    return self._full_names.get(node.id, node.id)
+                    return self._full_names.get(node.id, node.id if node.id in _BUILTINS else "")
                 own = flow.value(node).own
                 return next(iter(own)).removeprefix("module ") if len(own) == 1 else node.id
         return ""

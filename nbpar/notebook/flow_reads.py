@@ -15,7 +15,7 @@ from nbpar.notebook import loop_words as words
 from nbpar.notebook.aliases import Value, element_of, value_of
 from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State, join
 from nbpar.notebook.loop_advice import advice_on_carried
-from nbpar.notebook.scopes import bindings, free_names, target_names
+from nbpar.notebook.scopes import around, bindings, free_names, target_names
 from nbpar.notebook.source import Refused, Source, place_of
 
 __all__ = ["Effects", "Reads"]
@@ -266,18 +266,12 @@ class Reads:
 
     def function(self, node: Any) -> None:
         """A function is defined here: what it uses must be set, unless it can only be called later."""
-        arguments = node.args
-        for part in (*arguments.defaults, *arguments.kw_defaults):
-            if part is not None:
+        for part in around(node):
+            if part not in getattr(node, "decorator_list", ()):
                 self.read(part)
-        if not isinstance(node, ast.Lambda):
-            every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg)
-            for annotation in (*(one.annotation for one in every if one is not None), node.returns):
-                if annotation is not None:
-                    self.read(annotation)
         self.effects.inside(node, self)
-        is_plain = isinstance(node, ast.FunctionDef) and not node.decorator_list
-        own = node.name if is_plain else None
+        is_plain = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
+        own = getattr(node, "name", None)  # it cannot be called before it is set, unless a decorator does
         if node not in self.consumed:
             self.makes_functions = True
         later: set[str] = set()
@@ -288,7 +282,7 @@ class Reads:
                 self.outer.append(name)
             elif is_plain:
                 later |= self._missing(name.id) - {own}
-            else:
+            elif name.id != own:
                 self._needs(name.id, name)
         if is_plain:
             self._waiting[node.name] = self._waiting.get(node.name, set()) | later
@@ -298,7 +292,11 @@ class Reads:
         self.makes_functions = True
         self.effects.inside(node, self)
         own = {name for name, _ in bindings(node.body)}
+        methods = [part for part in ast.walk(node) if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+        later = {name for method in methods for statement in method.body for name in ast.walk(statement)}
         for name in free_names(node):
+            if name.id == node.name and name in later:
+                continue
             if name.id not in self.local:
                 self.outer.append(name)
                 continue

@@ -160,7 +160,12 @@ class _Checker(ast.NodeVisitor):
             self._refuse(node, "a `__future__` import belongs in a cell of its own, before this one")
 
     def visit_Name(self, node: ast.Name) -> None:
-        if self._n_classes and node.id.startswith("__") and not node.id.endswith("__"):
+        if (
+            self._n_classes
+            and isinstance(node.ctx, ast.Load)
+            and node.id.startswith("__")
+            and not node.id.endswith("__")
+        ):
             self._refuse(node, f"`{node.id}` means another name in a class. Give it a name with fewer underscores")
 
 

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["COMPREHENSIONS", "Function", "bindings", "free_names", "target_names"]
+__all__ = ["COMPREHENSIONS", "Function", "around", "bindings", "free_names", "target_names"]
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -53,12 +53,12 @@ def _bindings(node: Any) -> Iterator[tuple[str, ast.AST]]:
             yield from _bindings(node.value)
             yield name, node
         case ast.Import() | ast.ImportFrom():
-            yield from (((alias.asname or alias.name).partition(".")[0], node) for alias in node.names)
+            yield from ((alias.asname or alias.name.partition(".")[0], node) for alias in node.names)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
             walruses = (part.target for part in _nodes(node) if isinstance(part, ast.NamedExpr))
             yield from ((target.id, target) for target in walruses)
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
-            yield from bindings(_around(node))
+            yield from bindings(around(node))
             if not isinstance(node, ast.Lambda):
                 yield node.name, node
         case _:
@@ -137,7 +137,7 @@ def _free(node: Any, own: frozenset[str]) -> Iterator[ast.Name]:
                 yield node
             return
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
-            for part in _around(node):
+            for part in around(node):
                 yield from _free(part, own)
             inner = free_names(node)
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
@@ -153,7 +153,7 @@ def _free(node: Any, own: frozenset[str]) -> Iterator[ast.Name]:
     yield from (name for name in inner if name.id not in own)
 
 
-def _around(node: Function | ast.ClassDef) -> list[ast.AST]:
+def around(node: Function | ast.ClassDef) -> list[ast.AST]:
     """What of a definition is computed where it stands: decorators, defaults, annotations, base classes."""
     parts: list[ast.AST | None] = [*getattr(node, "decorator_list", [])]
     if isinstance(node, ast.ClassDef):

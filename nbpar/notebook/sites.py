@@ -213,7 +213,7 @@ class _Rewriter(ast.NodeTransformer):
                 statement=done,
                 n_values=len(values.recorded),
                 place=place_of(written, self._source.text),
-                text=ast.unparse(written),
+                text=self._source.line_of(written),
                 guarded=effect.guarded,
                 on_item=effect.on_item,
                 own_slot=not effect.on_item and effect.name in self._slots,

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nbpar.notebook.effects import Effect
-from nbpar.notebook.scopes import COMPREHENSIONS, free_names, target_names
+from nbpar.notebook.scopes import COMPREHENSIONS, free_names
 
 __all__ = ["is_own", "own_slots", "reads_of_iterable"]
 
@@ -142,4 +142,5 @@ def _gone_over_in_step(loop: ast.For, slots: Mapping[str, ast.expr]) -> ast.Name
     key = slots.get(name.id)
     if not isinstance(first, ast.Name) or not isinstance(key, ast.Name) or key.id != first.id:
         return None
-    return name if target_names(loop.target).count(key.id) == 1 else None
+    names = [node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)]
+    return name if names.count(key.id) == 1 else None

@@ -115,6 +115,11 @@ class Source:
         assert isinstance(code, CodeType)
         return code
 
+    def line_of(self, node: ast.stmt) -> str:
+        """A statement as it is written, or as it would be in one line."""
+        written = ast.get_source_segment(self.text, node)
+        return written if written and "\n" not in written else ast.unparse(node)
+
     @property
     def future_flags(self) -> int:
         """The ``from __future__`` part of the flags."""
