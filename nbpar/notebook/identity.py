@@ -1,8 +1,8 @@
 """Items that are also in what the tasks bring along: they have to stay the same objects there.
 
 ``for p in ps: for q in ps: if p is not q: ...`` compares an item with what the body reads. An item travels by itself,
-and its copy would be nobody in the copy of ``ps``; so where an item, or a part of it, can be reached from what the tasks
-bring, all items travel with the tasks' function instead, in one piece, and each task is given a position.
+and its copy would be nobody in the copy of ``ps``. So where an item, or a part of it, can be reached from what tasks
+bring, all items travel with their function instead, in one piece, and each task is given a position.
 
 Owns the look for such items, and that function. Called by :mod:`nbpar.notebook.loop_run`.
 """

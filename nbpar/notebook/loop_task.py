@@ -107,6 +107,9 @@ def task_of(loop: Loop, source: Source, namespace: dict[str, Any]) -> LoopTask:
     """
     body = ast.Module(copy.deepcopy(loop.body), [])
     rebound = _stored_in(body)
+    for node in ast.walk(loop.target):
+        if isinstance(node, ast.Starred):  # a list that the iteration makes
+            rebound |= _stored_in(node)
     kept = tuple(name for name in loop.targets if name not in rebound)
     told = [name for name in (*loop.targets, *loop.bound) if name not in kept]
     always = tuple(name for name in told if name in loop.always)
@@ -123,14 +126,13 @@ def task_of(loop: Loop, source: Source, namespace: dict[str, Any]) -> LoopTask:
         finds_functions=loop.makes_functions,
         tells_items=any(site.on_item for site in loop.sites) and _calls(body),
     )
-    names = [_call(_LOCALS)] if told else []
     definition = define(
         _NAME,
         ITEM,
         [
             ast.Assign([ast.Name(LOG, ast.Store())], _call(_NEW_LOG, ast.Name(ITEM, ast.Load()))),
             ast.For(loop.target, ast.Tuple([ast.Name(ITEM, ast.Load())], ast.Load()), body.body, []),
-            ast.Return(ast.Call(ast.Attribute(ast.Name(LOG, ast.Load()), "end", ast.Load()), [*names], [])),
+            ast.Return(_end(told, always_asked=bool(sometimes))),
         ],
         loop.target,
     )
@@ -138,6 +140,16 @@ def task_of(loop: Loop, source: Source, namespace: dict[str, Any]) -> LoopTask:
         _place(statement, loop.target)
     function = function_of(definition, source, namespace, {_NEW_LOG: recorders, _LOCALS: locals})
     return LoopTask(function, recorders, kept)
+
+
+def _end(told: Collection[str], *, always_asked: bool) -> ast.expr:
+    """``.log.end(.locals())``, where names are to be told."""
+    log = ast.Name(LOG, ast.Load())
+    end = ast.Attribute(log, "end", ast.Load())
+    plain, telling = ast.Call(end, [], []), ast.Call(end, [_call(_LOCALS)], [])
+    if not told:
+        return plain
+    return telling if always_asked else ast.IfExp(ast.Attribute(log, "is_asked", ast.Load()), telling, plain)
 
 
 def look_after(recorders: Recorders, loop: Loop, namespace: Mapping[str, Any]) -> None:

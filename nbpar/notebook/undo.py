@@ -128,7 +128,7 @@ class Undo:
             elements = list(target)
             return lambda: (target.clear(), target.extend(elements))[0]
         if _is_array(target):
-            if self._has_base_of(target):
+            if not target.flags.writeable or self._has_base_of(target):
                 return None
             content = target.copy()
             return lambda: target.__setitem__(..., content)
