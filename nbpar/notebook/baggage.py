@@ -7,24 +7,21 @@ pickles into a counter: nothing is copied and nothing is kept, and it ends after
 
 from __future__ import annotations
 
-import dis
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from nbpar.wire.arrays import LARGE_BYTES
 from nbpar.wire.byvalue import ByValuePickler
 from nbpar.wire.codec import CannotPickle, Codec
-from nbpar.wire.names import MAIN_MODULES, goes_by_name, importable
+from nbpar.wire.names import MAIN_MODULES, globals_of, goes_by_name, importable
 
-__all__ = ["Baggage", "Piece", "globals_of", "kind_of", "pack"]
+__all__ = ["Baggage", "Piece", "kind_of", "pack"]
 
 BUDGET_S = 1.0
 """For measuring all that one task brings; what comes after it has no size."""
-
-_LOOK_UPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, str, bytes, bytearray)
 
@@ -135,22 +132,8 @@ def _names_of(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         function = getattr(one, "__wrapped__", getattr(one, "__func__", one))
         if type(function) is FunctionType and not goes_by_name(function):
             for name in globals_of(function.__code__):
-                yield name, function.__globals__
-
-
-def globals_of(code: CodeType) -> tuple[str, ...]:
-    """Names that the code, or code inside it, looks up outside of itself.
-
-    Examples
-    --------
-    >>> globals_of((lambda x: [f(x.real, y) for y in xs]).__code__)
-    ('xs', 'f')
-    """
-    found = {one.argval: None for one in dis.get_instructions(code) if one.opname in _LOOK_UPS}
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            found.update(dict.fromkeys(globals_of(inner)))
-    return tuple(name for name in found if not name.startswith("__"))
+                if not name.startswith("__"):
+                    yield name, function.__globals__
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

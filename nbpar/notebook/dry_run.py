@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nbpar.notebook.baggage import Baggage, globals_of, kind_of, pack
+from nbpar.notebook.baggage import Baggage, kind_of, pack
 from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import each_task, read_header
 from nbpar.notebook.comprehensions import look_at_comprehension
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.plan import Effect, Line, Plan
 from nbpar.notebook.source import Refused, Source
+from nbpar.wire.names import globals_of
 
 __all__ = ["n_items", "plan_of_comprehension", "plan_of_each", "plan_of_loop"]
 
