@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from nbpar.errors import InternalError
@@ -72,7 +73,9 @@ class Replay:
         BaseException
             Whatever a statement of the user's raises.
         """
-        known = self._resolved(outcomes)  # with objects as they were when the tasks saw them
+        known = (
+            outcomes if Outcome not in map(type, outcomes) else self._resolved(outcomes)
+        )  # with objects as they were when the tasks saw them
         last: dict[str, Any] = {}
         site: Site | None = None
         try:
@@ -136,12 +139,9 @@ class Replay:
     def _runs(self, outcomes: Sequence[Any], last: dict[str, Any]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Effects in order, neighbours of one site together: its number, and a row of values for each."""
         sites = self._loop.sites
-        if outcomes and len(sites) == 1 and not sites[0].on_item:
-            size = sites[0].n_values
-            if all(outcome is not None and len(outcome) == size + 1 and not outcome[0] for outcome in outcomes):
-                # The most frequent loop, without a look at each note.
-                yield 0, [outcome[1] for outcome in outcomes] if size == 1 else [outcome[1:] for outcome in outcomes]
-                return
+        if len(sites) == 1 and _is_one_each(outcomes, sites[0]):  # the most frequent loop, without a look at each note
+            yield 0, [one[1] for one in outcomes] if sites[0].n_values == 1 else [one[1:] for one in outcomes]
+            return
         now = -1
         rows: list[Any] = []
         for index, outcome in enumerate(outcomes):
@@ -240,6 +240,16 @@ class Replay:
         found = ast.copy_location(ast.Subscript(around, copy.deepcopy(node.slice), ast.Load()), node)
         made.append(ast.copy_location(ast.Assign([_name(name, ast.Store())], found), node))
         return _name(name)
+
+
+def _is_one_each(outcomes: Sequence[Any], site: Site) -> bool:
+    """Whether each task has noted the only site once, and nothing else."""
+    return (
+        not site.on_item
+        and {tuple} == set(map(type, outcomes))
+        and {site.n_values + 1} == set(map(len, outcomes))
+        and not any(map(itemgetter(0), outcomes))  # the number of the site; no dict of last values
+    )
 
 
 def told(last: dict[str, Any]) -> tuple[dict[str, Any], list[str], dict[str, str]]:

@@ -18,13 +18,15 @@ import sys
 import types
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import contains
 from typing import Any, NamedTuple
 
 from nbpar.wire.names import globals_of, goes_by_name
 from nbpar.worker.views import Arrays, View, is_array, seen
 
-__all__ = ["ITEM_ORIGIN", "Known", "Origin", "are_plain", "parts_of", "resolved"]
+__all__ = ["ITEM_ORIGIN", "Known", "Origin", "are_plain", "parts_of", "resolved", "with_origins"]
 
 MAX_PARTS = 100_000
 """Of one object; the walk takes 0.5 us for each, once for a name in each worker."""
@@ -33,7 +35,7 @@ ITEM_ORIGIN = ""
 """The name of the task's item."""
 
 _plain: set[type] = {
-    *(int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented), type),
+    *(int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)),
     *(types.ModuleType, types.BuiltinFunctionType, types.CodeType),
 }
 """Types whose objects cannot change, or travel by name. Grows by what :func:`is_plain` finds."""
@@ -172,56 +174,65 @@ _has_state: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 class Known:
-    """The objects that came with a task, by id.
+    """The objects that came with a task.
 
     Parameters
     ----------
     roots : mapping
         What to walk through, by name.
+
+    Attributes
+    ----------
+    by_id : dict
+        Origin and object.
+    arrays : Arrays
+        Those that are arrays.
     """
 
-    __slots__ = ("_arrays", "_by_id")
+    __slots__ = ("arrays", "by_id")
 
     def __init__(self, roots: Mapping[str, object]) -> None:
         # With the object, so that its id stays its own.
-        self._by_id: dict[int, tuple[Origin, Any]] = {}
+        self.by_id: dict[int, tuple[Origin, Any]] = {}
         for name, root in roots.items():
             for number, part in enumerate(parts_of(root)):
-                self._by_id.setdefault(id(part), (Origin(name, number), part))
-        self._arrays = Arrays(one for one in self._by_id.values() if is_array(one[1]))
-
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-    def origin_of(self, value: Any) -> Origin | View | None:
-        """Where an object came from; None for one that the task has made."""
-        if (found := self._by_id.get(id(value))) is not None:
-            return found[0]
-        return self._arrays.view_of(value) if is_array(value) else None
-
-    def named(self, values: tuple[Any, ...], *others: Known) -> tuple[Any, ...]:
-        """The same values, with origins in the place of what is known here or to `others`; unchanged without any."""
-        tables = [table for table in (self, *others) if len(table)]
-
-        def replaced(value: Any) -> Any:
-            for table in tables:
-                if (found := table.origin_of(value)) is not None:
-                    return found
-            return value
-
-        return _exchange(values, replaced) if _reaches(values, tables) else values
+                self.by_id.setdefault(id(part), (Origin(name, number), part))
+        self.arrays = Arrays(one for one in self.by_id.values() if is_array(one[1]))
 
 
-def _reaches(root: object, tables: list[Known]) -> bool:
+def with_origins(values: tuple[Any, ...], tables: Sequence[Known]) -> tuple[Any, ...]:
+    """In a worker: the same values, with origins in the place of what is known; the very same tuple without any."""
+
+    def replaced(value: Any) -> Any:
+        for table in tables:
+            if (found := table.by_id.get(id(value))) is not None:
+                return found[0]
+            if table.arrays and is_array(value) and (view := table.arrays.view_of(value)) is not None:
+                return view
+        return value
+
+    tables = [table for table in tables if table.by_id]
+    return _exchange(values, replaced) if tables and _reaches(values, tables) else values
+
+
+def _reaches(root: tuple[Any, ...], tables: Sequence[Known]) -> bool:
+    """Whether anything that is known can be reached."""
+    ids = [table.by_id for table in tables]
+    arrays = [table.arrays for table in tables if table.arrays]
     seen: set[int] = set()
-    todo = [root]
+    todo = [*root]
     while todo:
         value = todo.pop()
         kind = type(value)
-        if kind in _plain or id(value) in seen or _is_plain(kind):
+        if kind in _plain or id(value) in seen:
             continue
-        if any(table.origin_of(value) is not None for table in tables):
+        if any(map(contains, ids, repeat(id(value)))):
             return True
+        if kind not in _OPEN:
+            if _is_plain(kind):
+                continue
+            if arrays and is_array(value) and any(one.view_of(value) is not None for one in arrays):
+                return True
         seen.add(id(value))
         inner = _inside(value, kind)
         if not _plain.issuperset(map(type, inner)):

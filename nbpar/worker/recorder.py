@@ -24,7 +24,7 @@ from typing import Any
 from nbpar.worker.contents import written
 from nbpar.worker.context import current_context
 from nbpar.worker.escapes import codes_in, made_of, why_not
-from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain
+from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain, with_origins
 
 __all__ = ["ITEM_NOW", "UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
 
@@ -124,8 +124,7 @@ class Recorders:
 
     def __call__(self, item: Any) -> Recorder:
         """The recorder of a task."""
-        recorder = Recorder()
-        recorder.job, recorder.item = self, item
+        recorder = Recorder(self, item) if self.used_up or self.collected else _Plain(self, item)
         if self.is_early:
             recorder.known = Known({ITEM_ORIGIN: item})
             self.known_by_name(sys._getframe(1).f_globals)
@@ -151,11 +150,12 @@ class Recorder(list[Any]):
 
     __slots__ = ("copies", "item", "job", "known", "unset_names")
 
-    job: Recorders
-    item: Any
-    known: Known
-    copies: list[tuple[int, int, Any, bool]]
-    unset_names: set[str]
+    def __init__(self, job: Recorders, item: Any) -> None:
+        self.job = job
+        self.item = item
+        self.copies: list[tuple[int, int, Any, bool]] | None = None
+        self.unset_names: set[str] | None = None
+        self.known: Known | None = None
 
     def note(self, number: int, *values: Any) -> None:
         """Note that the site `number` was reached, with the values that its statement was computed to have."""
@@ -169,31 +169,33 @@ class Recorder(list[Any]):
 
     def unset(self, name: str) -> None:
         """Note that a name has been unset."""
-        try:
-            self.unset_names.add(name)
-        except AttributeError:
-            self.unset_names = {name}
+        self.unset_names = {*(self.unset_names or ()), name}
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether last values are wanted of this task."""
+        return self.job.tells_always
 
     def end(self, names: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """The outcome; `names` are the local ones of the task's function, where last values are wanted."""
-        if hasattr(self, "copies"):
-            self._settle_copies()
-        told = {} if names is None else self._last_values(names, sys._getframe(1).f_code)
-        if self.job.tells_items:
-            told[ITEM_NOW] = written(self.item)
+        job = self.job
+        if self.copies is not None:
+            self._settle_copies(self.copies)
+        told = None if names is None else self._last_values(names, sys._getframe(1).f_code)
+        if job.tells_items:
+            told = {**(told or {}), ITEM_NOW: written(self.item)}
         if not told and are_plain(self):
             return tuple(self)
-        if self.job.finds_functions:
+        if job.finds_functions:
             self._check_functions(codes_in(sys._getframe(1).f_code))
         values = (told, *self) if told else tuple(self)
-        if not are_plain(values):
-            by_name = self.job.known_by_name(sys._getframe(1).f_globals)
-            of_item = self.known if self.job.is_early else Known({ITEM_ORIGIN: self.item})
-            if len(by_name) or len(of_item):
-                named = of_item.named(values, by_name)
-                if named is not values:
-                    return Outcome(named)
-        return values
+        tables = [job.known_by_name(sys._getframe(1).f_globals)]
+        if self.known is not None:
+            tables.insert(0, self.known)
+        elif not are_plain((self.item,)):
+            tables.insert(0, Known({ITEM_ORIGIN: self.item}))
+        named = with_origins(values, tables)
+        return values if named is values else Outcome(named)
 
     # --- values that are used up at once ------------------------------------------------------------------------------
 
@@ -216,14 +218,14 @@ class Recorder(list[Any]):
             if hasattr(type(value), "__next__") or type(value) in _VIEWS:  # neither travels
                 noted[position] = iter(list(value))
             elif (copied := _copied(value)) is not None:
-                if not hasattr(self, "copies"):
+                if self.copies is None:
                     self.copies = []
                 self.copies.append((number, len(self) + 1 + position, copied, position in surely))
         return tuple(noted)
 
-    def _settle_copies(self) -> None:
+    def _settle_copies(self, copies: list[tuple[int, int, Any, bool]]) -> None:
         """What was changed since it was noted: as it was then."""
-        for number, place, copied, is_sure in self.copies:
+        for number, place, copied, is_sure in copies:
             if not _are_same(self[place], copied):
                 if not is_sure:
                     raise Escaped(number, "is changed after it was stored, in the same iteration")
@@ -235,7 +237,7 @@ class Recorder(list[Any]):
         job = self.job
         told: dict[str, Any] = {}
         if job.sometimes:
-            unset = getattr(self, "unset_names", ())
+            unset = self.unset_names or ()
             for name in job.sometimes:
                 if name in names:
                     told[name] = names[name]
@@ -263,6 +265,16 @@ class Recorder(list[Any]):
             if made := made_of(codes, self[at + 1 : after]):
                 raise Escaped(number, f"holds {made}, which the loop's body makes")
             at = after
+
+
+class _Plain(Recorder):
+    """For loops of which every value is noted as it is."""
+
+    __slots__ = ()
+
+    def note(self, number: int, *values: Any) -> None:
+        """As above."""
+        self += (number, *values)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ class Arrays:
             if high > low and (not self._apart or low >= self._apart[-1][1]):
                 self._apart.append((low, high, origin, array))
 
+    def __len__(self) -> int:
+        return len(self._apart)
+
     def view_of(self, value: Any) -> View | None:
         """What an array is a part of; None when it has memory of its own."""
         low, high = _bounds(value)
