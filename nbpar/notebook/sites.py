@@ -105,7 +105,10 @@ class _Rewriter(ast.NodeTransformer):
         path = values.put_path(call.func.value)
         if effect.kind == "extend" and effect.guarded and not _is_display(call.args[0]):
             return self._one_by_one(effect, path, values, call)
-        arguments = [values.put(self._made_now(argument, effect, node)) for argument in call.args]
+        goes_through = effect.kind in ("extend", "update")
+        arguments = [
+            values.put(self._made_now(argument, effect, node) if goes_through else argument) for argument in call.args
+        ]
         keywords = [ast.keyword(keyword.arg, values.put(keyword.value)) for keyword in call.keywords]
         function = ast.copy_location(ast.Attribute(path, call.func.attr, ast.Load()), call.func)
         for keyword, written in zip(keywords, call.keywords, strict=True):
