@@ -19,10 +19,18 @@ __all__ = ["FRESH", "Lookup", "Value", "element_of", "join_values", "value_of"]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Names of what a value may be (or be a view of), and of what it may hold references to."""
+    """Names of what a value may be (or be a view of), and of what it may hold references to.
+
+    A name of the loop's has a ``~`` before it and stands for the object that it was given last.
+    """
 
     own: frozenset[str] = frozenset()
     inner: frozenset[str] = frozenset()
+
+    @property
+    def outer(self) -> frozenset[str]:
+        """What of outside the iteration it may be."""
+        return frozenset(name for name in self.own if not name.startswith("~"))
 
     @property
     def all(self) -> frozenset[str]:

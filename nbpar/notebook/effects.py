@@ -13,8 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from nbpar.notebook import loop_words as words
+from nbpar.notebook.aliases import Value, join_values
 from nbpar.notebook.flow import Flow
 from nbpar.notebook.flow_state import ITEM_PART, SET
+from nbpar.notebook.held import held
 from nbpar.notebook.loop_model import Kind
 from nbpar.notebook.scopes import free_names
 from nbpar.notebook.shapes import extreme_name, path_of, root_of, unused_values
@@ -139,7 +141,8 @@ class Effects:
             flow.consumed.update(one for one in call.args if isinstance(one, ast.GeneratorExp))
         for part in arguments:
             flow.read(part)
-        self._note(Effect(_METHODS[method], path[0].id, len(path[1]), node), node, flow)
+        values = join_values(*map(flow.value, arguments[len(path[1]) :]))
+        self._note(Effect(_METHODS[method], path[0].id, len(path[1]), node), node, values, flow)
         return True
 
     def extreme(self, node: ast.Assign, flow: Flow) -> bool:
@@ -152,7 +155,12 @@ class Effects:
         for operand in operands:
             if not (isinstance(operand, ast.Name) and operand.id == name):
                 flow.read(operand)
-        self._note(Effect("extreme", name, 0, node, node.targets[0]), node.targets[0], flow)
+        self._note(
+            Effect("extreme", name, 0, node, node.targets[0]),
+            node.targets[0],
+            join_values(*map(flow.value, operands[1:])),
+            flow,
+        )
         return True
 
     def augmented(self, node: ast.AugAssign, flow: Flow) -> bool:
@@ -160,7 +168,7 @@ class Effects:
         path = path_of(node.target)
         if path is None or not self._is_effect(path[0], node.target, flow, is_name=not path[1]):
             if isinstance(node.target, ast.Name) and isinstance(node.value, ast.List | ast.ListComp):
-                own = flow.value(ast.Name(node.target.id, ast.Load())).own
+                own = flow.value(ast.Name(node.target.id, ast.Load())).outer
                 if own:
                     flow.refuse(node, words.adds_list(node.target.id, own, flow.targets))
             return False
@@ -168,10 +176,12 @@ class Effects:
             flow.read(key)
         flow.read(node.value)
         kind: Kind = "augitem" if path[1] else "augname"
-        self._note(Effect(kind, path[0].id, max(len(path[1]) - 1, 0), node, node.target), node, flow)
+        self._note(
+            Effect(kind, path[0].id, max(len(path[1]) - 1, 0), node, node.target), node, flow.value(node.value), flow
+        )
         return True
 
-    def store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> bool:
+    def store(self, target: ast.Attribute | ast.Subscript, value: Value, statement: ast.stmt, flow: Flow) -> bool:
         """``path[key] = value``, the value read already."""
         path = path_of(target)
         if path is None or not self._is_effect(path[0], target, flow):
@@ -183,12 +193,12 @@ class Effects:
             )
         for key in path[1]:
             flow.read(key)
-        self._note(Effect("setitem", path[0].id, len(path[1]) - 1, statement, target), target, flow)
+        self._note(Effect("setitem", path[0].id, len(path[1]) - 1, statement, target), target, value, flow)
         return True
 
     def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Flow) -> None:
         """A change of an object that is no plain path of an outer name."""
-        own = flow.value(target.value).own
+        own = flow.value(target.value).outer
         root = root_of(target)
         if own and isinstance(root, ast.Name) and self._is_item_here(root.id, flow):
             flow.refuse(target, words.item_or_not(ast.unparse(target)))
@@ -212,12 +222,12 @@ class Effects:
         mark = flow.state.mark(name)
         return bool(mark & ITEM_PART) and mark != ITEM_PART
 
-    def _note(self, effect: Effect, made_by: ast.AST, flow: Flow) -> None:
+    def _note(self, effect: Effect, made_by: ast.AST, value: Value, flow: Flow) -> None:
         effect.on_item = not flow.is_outer(effect.name)
         effect.guarded = flow.n_guards > 0
         self.found[made_by] = effect
         if not effect.on_item:
-            flow.state = flow.state.having(f"{effect.name}[]", SET)
+            flow.state = held(flow.state.having(f"{effect.name}[]", SET), effect, value)
         flow.changed()
 
     # --- expressions --------------------------------------------------------------------------------------------------
@@ -231,13 +241,13 @@ class Effects:
         match node.func:
             case ast.Attribute(value=base, attr=method) if dotted not in _CHANGE_FIRST:
                 self._check_method(node, base, method, flow)
-            case ast.Name(id="next") if node.args and (own := flow.value(node.args[0]).own):
+            case ast.Name(id="next") if node.args and (own := flow.value(node.args[0]).outer):
                 flow.refuse(node, words.next_of(ast.unparse(node.args[0]), min(own), flow.targets))
             case ast.Name(id=name) if name in words.NAMESPACE_FUNCTIONS and flow.is_outer(name):
                 if name not in ("vars", "dir") or not node.args:
                     flow.refuse(node, words.namespace_function(name))
         if dotted in _CHANGE_FIRST or (dotted.startswith("numpy.") and dotted.endswith(".at")):
-            own = flow.value(node.args[0]).own if node.args else frozenset()
+            own = flow.value(node.args[0]).outer if node.args else frozenset()
             if own and not all(name.startswith("module ") for name in own):
                 flow.refuse(node, words.function_changes(ast.unparse(node.func), ast.unparse(node.args[0]), dotted))
         self._check_random(node, dotted, flow)
@@ -251,7 +261,7 @@ class Effects:
             return  # np.append(a, b), df.sort("x"): what gives a value is no change, or is found out by the worker
         if isinstance(base, ast.Name) and self._is_module(base, flow):
             return
-        own = flow.value(base).own
+        own = flow.value(base).outer
         root = root_of(base)
         if own and isinstance(root, ast.Name) and self._is_item_here(root.id, flow):
             flow.refuse(node, words.item_or_not(ast.unparse(base)))
@@ -266,18 +276,18 @@ class Effects:
             return
         if isinstance(node.value, ast.Name) and self._is_module(node.value, flow):
             return
-        own = flow.value(node.value).own
+        own = flow.value(node.value).outer
         if own:
             flow.refuse(node, words.handed_on(ast.unparse(node), min(own)))
 
     def _check_keyword(self, call: ast.Call, keyword: ast.keyword, flow: Flow) -> None:
         if keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
             base = call.func.value if isinstance(call.func, ast.Attribute) else call
-            own = flow.value(base).own
+            own = flow.value(base).outer
             if own:
                 flow.refuse(call, words.in_place(ast.unparse(call.func)))
         elif keyword.arg == "out" and isinstance(call.func, ast.Attribute):
-            outer = {name for name in flow.value(keyword.value).own if name not in flow.targets}
+            outer = {name for name in flow.value(keyword.value).outer if name not in flow.targets}
             if outer:
                 flow.refuse(keyword.value, words.out_argument(ast.unparse(keyword.value), min(outer)))
 
@@ -295,14 +305,14 @@ class Effects:
             case ast.Name():
                 if flow.is_outer(node.id):
                     return self._full_names.get(node.id, node.id if node.id in _BUILTINS else "")
-                own = flow.value(node).own
+                own = flow.value(node).outer
                 return next(iter(own)).removeprefix("module ") if len(own) == 1 else node.id
         return ""
 
     def _is_module(self, node: ast.Name, flow: Flow) -> bool:
         if flow.is_outer(node.id):
             return node.id in self._modules
-        return any(name.startswith("module ") for name in flow.value(node).own)
+        return any(name.startswith("module ") for name in flow.value(node).outer)
 
     def inside(self, node: ast.AST, flow: Flow) -> None:
         """Refuse effects in a function or a class that the body makes: they would happen when it is called."""

@@ -78,7 +78,7 @@ class _Statements(Reads, ast.NodeVisitor):
             self.read(ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target))
             self.read(node.value)
             old = self.value(ast.Name(node.target.id, ast.Load()))
-            self.bind(node.target.id, Value(old.own, old.inner | self.value(node.value).all))
+            self.bind(node.target.id, Value(old.own, old.inner | self.value(node.value).all), is_same=True)
             return
         assert isinstance(node.target, ast.Attribute | ast.Subscript)
         self._read_path(node.target)
@@ -96,7 +96,7 @@ class _Statements(Reads, ast.NodeVisitor):
             case ast.Starred():
                 self._store(target.value, Value(inner=value.all), statement)
             case ast.Attribute() | ast.Subscript():
-                if not self.effects.store(target, statement, self):
+                if not self.effects.store(target, value, statement, self):
                     self._read_path(target)
                     self.effects.local_store(target, statement, self)
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 from nbpar.notebook import loop_words as words
 from nbpar.notebook.aliases import Value, element_of, value_of
 from nbpar.notebook.flow_state import DELETED, ITEM_PART, MAYBE_SWALLOWED, SET, UNTOUCHED, State, join
+from nbpar.notebook.held import changed_through, let_go
 from nbpar.notebook.loop_advice import advice_on_carried
 from nbpar.notebook.scopes import around, bindings, free_names, target_names
 from nbpar.notebook.source import Refused, Source, place_of
@@ -38,7 +39,7 @@ class Effects(Protocol):
     def augmented(self, node: ast.AugAssign, flow: Any) -> bool:
         """Whether ``+=`` and the like is an effect."""
 
-    def store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Any) -> bool:
+    def store(self, target: ast.Attribute | ast.Subscript, value: Value, statement: ast.stmt, flow: Any) -> bool:
         """Whether an assignment to a part of an object is an effect."""
 
     def local_store(self, target: ast.Attribute | ast.Subscript, statement: ast.stmt, flow: Any) -> None:
@@ -100,9 +101,11 @@ class Reads:
     def changed(self) -> None:
         """A name was bound or unbound."""
 
-    def bind(self, name: str, value: Value) -> None:
-        """A name gets a value."""
-        self.state = self.state.having(name, SET, value)
+    def bind(self, name: str, value: Value, *, is_same: bool = False) -> None:
+        """A name gets a value, or one that may be the same object as before."""
+        if not is_same:
+            self.state = let_go(self.state, name)
+        self.state = self.state.having(name, SET, Value(value.own | {f"~{name}"}, value.inner))
         self.changed()
 
     def unbind(self, name: str) -> None:
@@ -222,6 +225,8 @@ class Reads:
             if missing == name and self._only_deleted(name):
                 self.refuse(node, words.deletes(name))
             self.refuse(node, words.carried(missing, advice_on_carried(missing, self.body, self.targets)))
+        if (holder := changed_through(self.state, name)) is not None:
+            self.refuse(node, words.changed_through(name, holder))
         if self.state.mark(name) & MAYBE_SWALLOWED and self.n_handlers:
             self.refuse(node, words.maybe_swallowed(name))
 

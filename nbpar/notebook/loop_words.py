@@ -223,6 +223,14 @@ def maybe_swallowed(name: str) -> str:
     )
 
 
+def changed_through(name: str, holder: str) -> str:
+    """A local name whose object was stored and then changed where it is stored."""
+    return (
+        f"`{name}` was stored in `{holder}` and may be changed there by now, which is done later, in the kernel. "
+        f"Finish `{name}` before it is stored"
+    )
+
+
 def two_names(name: str, class_name: str) -> str:
     """A name of the loop's that is also the class's."""
     return f"`{name}` is a name of the loop's and one of `class {class_name}`. Give one of the two another name"

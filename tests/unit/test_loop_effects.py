@@ -502,6 +502,35 @@ def test_what_an_iteration_has_made_itself_it_may_change(body: str) -> None:
     assert read("for x in xs:\n" + textwrap.indent(body, "    ")).sites == ()
 
 
+@pytest.mark.parametrize(
+    ("body", "is_fine"),
+    [
+        ("l = []\ng[x] = l\ng[x].append(1)\nout.append(len(l))", False),
+        ("l = []\ng[x] = l\ng[x] += [1]\ny = l", False),
+        ("l = []\nm = l\ng[x] = m\ng[x].append(1)\ny = l", False),
+        ("l = []\nm = [l]\ng[x] = l\ng[x].append(1)\nprint(m)", False),
+        ("l = []\nout.append(l)\nout[-1].append(1)\ny = l", False),
+        ("l = []\nout.append([l])\nout[-1][0].append(1)\ny = l", False),
+        ("l = []\nout.extend([l])\nout[-1].append(1)\ny = l", False),
+        ("l = []\ng[x] = l\nfor j in x:\n    out.append(len(l))\n    g[x].append(j)", False),
+        ("l = []\ng[x] = l\ng[x].append(1)\nf = lambda: l", False),
+        ("l = []\ng[x] = l\ng[x].append(1)\nl = []\nout.append(l)", True),
+        ("l = []\nout.append(len(l))\ng[x] = l\ng[x].append(1)", True),
+        ("l = []\nl.append(1)\ng[x].append(l)\ng[x].append(2)\nout.append(len(l))", True),
+        ("l = []\nout.append([l])\nout[-1].append(1)\ny = l", True),
+        ("l = f(x)\nout.append(l)\nother.append(l)\nn += len(l)", True),
+        ("for v in x:\n    g[v].append(v)\n    total += v", True),
+        ("v = f(x)\ng[v] += v\nh[v] = v\nout.append(v)", True),
+    ],
+)
+def test_what_is_stored_and_then_changed_where_it_is_stored_cannot_be_read(body: str, is_fine: bool) -> None:
+    cell = "for x in xs:\n" + textwrap.indent(body, "    ")
+    if is_fine:
+        assert read(cell).sites
+    else:
+        assert "may be changed there by now" in refused(cell).reason
+
+
 def test_random_numbers_are_allowed_with_a_seed() -> None:
     assert read("for x in xs:\n    out.append(random.random())", seeded=True).sites
 
