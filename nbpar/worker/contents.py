@@ -19,7 +19,7 @@ import types
 import weakref
 import zlib
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,9 +92,8 @@ def written(value: object, n_bytes: int = MAX_BYTES) -> Written:
     try:
         _Writer(file, min(n_bytes, MAX_BYTES)).dump(value)
     except (TooLarge, RecursionError):
-        file = _Checked(MAX_BYTES)
         length = len(value) if isinstance(value, list | dict | set | deque | bytearray) else 0
-        file.write(repr((type(value).__qualname__, length)).encode())
+        return -1 - length, zlib.crc32(type(value).__qualname__.encode())
     return b"".join(file.parts) if file.parts is not None else (file.n_bytes, file.checksum)
 
 
@@ -257,6 +256,8 @@ def _of_generator(obj: Any) -> object:
 
 def _simply(obj: Any, kind: type) -> tuple[bool, object] | None:
     """What an object holds that need not be asked how it is pickled."""
+    if kind is OrderedDict:  # which has an order of its own beside that of a dict
+        return True, list(OrderedDict.items(obj))
     if kind in DICTS or kind in CONTAINERS or is_number(kind):
         return True, content_of(obj, kind)
     if came_from_kernel(kind) or kind.__module__ in MAIN_MODULES:  # the same in the kernel as in a worker
