@@ -78,6 +78,8 @@ class Replay:
         )  # with objects as they were when the tasks saw them
         last: dict[str, Any] = {}
         site: Site | None = None
+        if known is not outcomes:
+            self._look_out_for_what_was_read()
         try:
             for number, rows in self._runs(known, last):
                 site = self._loop.sites[number]
@@ -95,6 +97,19 @@ class Replay:
                 ) from None
             raise
         return last
+
+    def _look_out_for_what_was_read(self) -> None:
+        """Some of what was stored is the notebook's own: changed where it is stored, tasks should have seen that."""
+        loop = self._loop
+        inside = [site for site in loop.sites if not site.on_item and (site.depth or site.kind == "augitem")]
+        if not inside:
+            return
+        roots = {name: self._namespace[name] for name in (loop.reads - loop.accumulators) & self._namespace.keys()}
+        if not any(site.on_item for site in loop.sites):
+            roots[" or ".join(loop.targets) or "the item"] = self._items
+        for name, root in roots.items():
+            for part in parts_of(root):
+                self._undo.seen_by_tasks.setdefault(id(part), name)
 
     def _compare_items(self) -> None:
         """Items that the loop changes are now what they were in the workers, or more was done to them there."""

@@ -54,6 +54,7 @@ class Undo:
     """The way back for the objects of one replay."""
 
     def __init__(self) -> None:
+        self.seen_by_tasks: dict[int, str] = {}  # ids of objects that the body reads, with a name they have
         self._steps: list[Callable[[], None]] = []
         self._kept: set[int] = set()  # ids of objects of which all is kept; the steps keep them alive
         self._lengths: set[int] = set()
@@ -62,7 +63,7 @@ class Undo:
 
     def keep_length(self, target: Any) -> None:
         """Something will be added at the end of a list."""
-        if type(target) is not list:
+        if type(target) is not list or id(target) in self.seen_by_tasks:
             self.keep(target)
         elif id(target) not in self._kept and id(target) not in self._lengths:
             self._lengths.add(id(target))
@@ -86,7 +87,7 @@ class Undo:
 
     def keep_item(self, target: Any, key: Any) -> None:
         """An item will be stored."""
-        if not _is_array(target) or target.nbytes <= LARGE_BYTES:
+        if not _is_array(target) or target.nbytes <= LARGE_BYTES or id(target) in self.seen_by_tasks:
             self.keep(target)
             return
         if self._has_base_of(target):
@@ -107,7 +108,14 @@ class Undo:
             It is of a type of which nothing is known.
         """
         kind = type(target)
-        if kind in _FIXED or id(target) in self._kept:
+        if kind in _FIXED:
+            return
+        if (name := self.seen_by_tasks.get(id(target))) is not None:
+            raise Refused(
+                f"an object is changed that the loop has stored there, and that it also reads, as `{name}` or a part "
+                f"of it. Store a copy"
+            )
+        if id(target) in self._kept:
             return
         step = self._way_back(target, kind)
         if step is not None:

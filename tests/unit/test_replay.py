@@ -103,7 +103,7 @@ SAME = {
 
 @pytest.mark.parametrize(("cell", "names"), SAME.values(), ids=SAME)
 def test_a_loop_leaves_what_it_leaves_serially(pool: nbpar.WorkerPool, cell: str, names: dict[str, Any]) -> None:
-    made = {"h": defaultdict(_sets)} if "h[" in cell else {}
+    made: dict[str, Any] = {"h": defaultdict(_sets)} if "h[" in cell else {}
     names = {"xs": [3, 1, 0, 2], **made, **copy.deepcopy(names)}
     expected = serially(cell, names)
     got, notes = run(cell, pool, names)
