@@ -36,7 +36,7 @@ ITEM_ORIGIN = ""
 
 _plain: set[type] = {
     *(int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)),
-    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType),
+    *(types.ModuleType, types.CodeType),
 }
 """Types whose objects cannot change, or travel by name. Grows by what :func:`is_plain` finds."""
 
@@ -130,7 +130,31 @@ def _inside(value: Any, kind: type) -> list[Any] | tuple[Any, ...] | deque[Any]:
         return [value.func, *value.args, *value.keywords.values()]
     if kind is types.MethodType:
         return [value.__func__, value.__self__]
-    return list(vars(value).values()) if _has_plain_state(kind) else []
+    if kind is types.BuiltinFunctionType:
+        return [value.__self__]
+    if isinstance(value, type):
+        return [] if _goes_by_name(value) else _of_class(value)
+    if _has_plain_state(kind):
+        return list(vars(value).values()) if _goes_by_name(kind) else [*vars(value).values(), kind]
+    return []
+
+
+def _of_class(cls: type) -> list[Any]:
+    """What is written in a class of the notebook, and not made by Python."""
+    own = sorted(vars(cls).items())
+    return [
+        getattr(value, "__func__", value)  # of a static method, say
+        for name, value in own
+        if isinstance(value, types.FunctionType | staticmethod | classmethod)
+        or not (name.startswith(("__", "_abc_")) or isinstance(value, _OF_SLOTS))
+    ]
+
+
+def _goes_by_name(cls: type) -> bool:
+    known = _by_name.get(cls)
+    if known is None:
+        known = _by_name[cls] = goes_by_name(cls)
+    return known
 
 
 def _of_function(function: types.FunctionType) -> list[Any]:
@@ -167,6 +191,8 @@ class _Bare:
 
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by Python code
+_OF_SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_by_name: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 _has_state: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
@@ -240,6 +266,39 @@ def _reaches(root: tuple[Any, ...], tables: Sequence[Known]) -> bool:
     return False
 
 
+class Bound(NamedTuple):
+    """Stands for a method of an object of the notebook's, or a partial that has such objects as its arguments."""
+
+    maker: Callable[..., Any]
+    parts: tuple[Any, ...]
+
+
+_APART = frozenset({types.MethodType, types.BuiltinFunctionType, functools.partial, Bound})
+
+
+def _apart(value: Any, kind: type, of: Callable[[Any], Any]) -> Any:
+    """Something that is made of others, with these replaced: a :class:`Bound`, and in the kernel what that stands for."""
+    if kind is Bound:
+        return value.maker(*map(of, value.parts))
+    maker: Callable[..., Any]
+    if kind is types.MethodType:
+        maker, parts = _method, (value.__func__, value.__self__)
+    elif kind is functools.partial:
+        maker, parts = _partial, (value.func, value.args, value.keywords)
+    else:
+        maker, parts = getattr, (value.__self__, value.__name__)
+    inner = tuple(map(of, parts))
+    return value if all(map(operator.is_, parts, inner)) else Bound(maker, inner)
+
+
+def _method(function: Callable[..., Any], owner: Any) -> Any:
+    return types.MethodType(function, owner)
+
+
+def _partial(function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return functools.partial(function, *args, **keywords)
+
+
 # --- exchange ---------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +349,9 @@ def _exchange(values: tuple[Any, ...], replaced: Callable[[Any], Any]) -> tuple[
             made.clear()
             for key, one in value.items():
                 made[of(key) if type(key) is tuple else key] = of(one)
+            return made
+        if kind in _APART:
+            made = memo[id(value)] = _apart(value, kind, of)
             return made
         if _has_plain_state(kind):
             made = memo[id(value)] = object.__new__(kind)

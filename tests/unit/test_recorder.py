@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -234,3 +235,30 @@ def test_arrays_that_the_task_made_are_no_parts() -> None:
     m = np.arange(12.0).reshape(3, 4)
     values = (m[[0, 1]], m + 1, np.empty(0))
     assert with_origins(values, [Known({"m": m})]) is values
+
+
+def test_what_is_written_in_a_class_of_the_notebook_is_its_own() -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(
+        "class Model:\n    names = ['a']\n    def __init__(self): self.w = [1]\n    def predict(self): return 1",
+        namespace,
+    )
+    model = namespace["Model"]()
+    known = [Known({"Model": namespace["Model"], "model": model})]
+    names, predict, bound, made, push = with_origins(
+        (
+            model.names,
+            namespace["Model"].predict,
+            model.predict,
+            functools.partial(model.predict, model.w),
+            model.w.count,
+        ),
+        known,
+    )
+    values = pickle.loads(pickle.dumps((names, predict, bound, made, push)))
+    back = resolved(values, lambda name: parts_of(namespace.get(name, model)))
+    assert back[0] is model.names
+    assert back[1] is namespace["Model"].predict
+    assert back[2].__self__ is model
+    assert back[3].args[0] is model.w
+    assert back[4].__self__ is model.w
