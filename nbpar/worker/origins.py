@@ -277,7 +277,7 @@ _APART = frozenset({types.MethodType, types.BuiltinFunctionType, functools.parti
 
 
 def _apart(value: Any, kind: type, of: Callable[[Any], Any]) -> Any:
-    """Something that is made of others, with these replaced: a :class:`Bound`, and in the kernel what that stands for."""
+    """Something that is made of others, with these replaced: a :class:`Bound`; in the kernel what that stands for."""
     if kind is Bound:
         return value.maker(*map(of, value.parts))
     maker: Callable[..., Any]
