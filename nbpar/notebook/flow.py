@@ -1,42 +1,30 @@
 """What is set, and what it may share with outer objects, at each point of one iteration of a loop.
 
-Owns :class:`State` and the order in which Python goes through statements: branches, inner loops, ``try``, ``with``,
-``match``, ``continue``. Each path through the body is followed from the item to the iteration's end, so a name that may
-be read before the same iteration has set it is found: its value would come from an earlier iteration. Expressions are
-read by :class:`nbpar.notebook.flow_reads.Reads`; called by :mod:`nbpar.notebook.loops`.
+Owns the order in which Python goes through statements: assignments, branches, inner loops, ``match``. Each path through
+the body is followed from the item to the iteration's end, so a name that may be read before the same iteration has set
+it is found: its value would come from an earlier iteration. Called by :mod:`nbpar.notebook.loops`.
+
+::
+
+    Flow, statements ──> Ways, what leaves a block ──> Reads, expressions ──> State, what is known of the names
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from nbpar.notebook.aliases import FRESH, Value, element_of
-from nbpar.notebook.flow_reads import Effects, Reads
 from nbpar.notebook.flow_state import State, join
-from nbpar.notebook.shapes import always_matches, has_elements, swallows
-from nbpar.notebook.source import Source
+from nbpar.notebook.flow_ways import Ways
+from nbpar.notebook.shapes import always_matches, has_elements
 
 __all__ = ["Flow"]
 
 
-class _Statements(Reads, ast.NodeVisitor):
+class _Statements(Ways, ast.NodeVisitor):
     """Statements, in the order in which Python goes through them."""
-
-    def __init__(
-        self, body: list[ast.stmt], targets: tuple[str, ...], bound: tuple[str, ...], effects: Effects, source: Source
-    ) -> None:
-        super().__init__(body, targets, bound, effects, source)
-        self.continues: list[list[State]] = [[]]
-        self.breaks: list[list[State]] = []
-        self._collectors: list[list[State]] = []
-
-    def changed(self) -> None:
-        """A point where an exception may take the path to a handler."""
-        for collector in self._collectors:
-            collector.append(self.state)
 
     # --- statements ---------------------------------------------------------------------------------------------------
 
@@ -61,12 +49,12 @@ class _Statements(Reads, ast.NodeVisitor):
         self.read(node.value)
         value = self.value(node.value)
         for target in node.targets:
-            self._store(target, value, node)
+            self.store(target, value, node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self.read(node.value)
-            self._store(node.target, self.value(node.value), node)
+            self.store(node.target, self.value(node.value), node)
         elif not isinstance(node.target, ast.Name):
             self.read(node.target)
         self.read(node.annotation)
@@ -85,16 +73,16 @@ class _Statements(Reads, ast.NodeVisitor):
         self.read(node.value)
         self.effects.local_store(node.target, node, self)
 
-    def _store(self, target: ast.expr, value: Value, statement: ast.stmt) -> None:
+    def store(self, target: ast.expr, value: Value, statement: ast.stmt) -> None:
         """An assignment to one target."""
         match target:
             case ast.Name():
                 self.bind(target.id, value)
             case ast.Tuple() | ast.List():
                 for element in target.elts:
-                    self._store(element, element_of(value), statement)
+                    self.store(element, element_of(value), statement)
             case ast.Starred():
-                self._store(target.value, Value(inner=value.all), statement)
+                self.store(target.value, Value(inner=value.all), statement)
             case ast.Attribute() | ast.Subscript():
                 if not self.effects.store(target, value, statement, self):
                     self._read_path(target)
@@ -144,21 +132,7 @@ class _Statements(Reads, ast.NodeVisitor):
     def visit_TypeAlias(self, node: Any) -> None:
         self.bind(node.name.id, FRESH)
 
-    # --- ways out -----------------------------------------------------------------------------------------------------
-
-    def visit_Raise(self, node: ast.Raise) -> None:
-        for child in ast.iter_child_nodes(node):
-            self.read(child)
-        self.changed()
-        self.state = self.state.dead_end()
-
-    def visit_Continue(self, node: ast.Continue) -> None:
-        self.continues[-1].append(self.state)
-        self.state = self.state.dead_end()
-
-    def visit_Break(self, node: ast.Break) -> None:
-        self.breaks[-1].append(self.state)
-        self.state = self.state.dead_end()
+    # --- branches and loops -------------------------------------------------------------------------------------------
 
     def visit_Assert(self, node: ast.Assert) -> None:
         true, self.state = self.condition(node.test)
@@ -166,8 +140,6 @@ class _Statements(Reads, ast.NodeVisitor):
             self.read(node.msg)
         self.changed()
         self.state = true
-
-    # --- branches and loops -------------------------------------------------------------------------------------------
 
     def visit_If(self, node: ast.If) -> None:
         true, false = self.condition(node.test)
@@ -183,7 +155,7 @@ class _Statements(Reads, ast.NodeVisitor):
         start = self.state
 
         def turn() -> State:
-            self._store(node.target, element, node)
+            self.store(node.target, element, node)
             self.block(node.body)
             return self.state
 
@@ -254,88 +226,6 @@ class _Statements(Reads, ast.NodeVisitor):
             self.state = missed
         self.state = join(self.state, *ends)
 
-    # --- try and with -------------------------------------------------------------------------------------------------
-
-    def visit_Try(self, node: Any) -> None:
-        caught: list[State] = []
-        jumps = _Jumps(self) if node.finalbody else None
-        swallows = any(isinstance(part, ast.Break | ast.Continue) for one in node.finalbody for part in ast.walk(one))
-        self.n_guards += swallows
-        with self._catching(caught):
-            if jumps is None:
-                self._try_and_handlers(node)
-            else:
-                with jumps.held():
-                    self._try_and_handlers(node)
-        self.n_guards -= swallows
-        if jumps is None:
-            return
-        after = self.state
-        for state, leave in [(join(*caught), None), *jumps.ways()]:
-            self.state = state
-            self.block(node.finalbody)
-            if leave is not None:
-                leave(self.state)
-        self.state = after
-        self.block(node.finalbody)
-
-    visit_TryStar = visit_Try  # noqa: N815
-
-    def _try_and_handlers(self, node: Any) -> None:
-        caught: list[State] = []
-        self.n_handlers += bool(node.handlers)
-        self.n_guards += bool(node.handlers)
-        with self._catching(caught):
-            self.block(node.body)
-        self.n_handlers -= bool(node.handlers)
-        self.n_guards -= bool(node.handlers)
-        self.block(node.orelse)
-        ends = [self.state]
-        for handler in node.handlers:
-            self.state = join(*caught)
-            if handler.type is not None:
-                self.read(handler.type)
-            if handler.name is None:
-                self.block(handler.body)
-            else:
-                self.bind(handler.name, FRESH)
-                jumps = _Jumps(self)
-                with jumps.held():
-                    self.block(handler.body)
-                for state, leave in jumps.ways():
-                    self.state = state
-                    self.unbind(handler.name)
-                    leave(self.state)
-                self.state = jumps.end
-                self.unbind(handler.name)
-                self.changed()
-            ends.append(self.state)
-        self.state = join(*ends)
-
-    @contextmanager
-    def _catching(self, caught: list[State]) -> Iterator[None]:
-        self._collectors.append(caught)
-        self.changed()
-        yield
-        self.changed()
-        self._collectors.pop()
-
-    def visit_With(self, node: ast.With) -> None:
-        swallowed: list[State] = []
-        may_swallow = any(swallows(item.context_expr) is not False for item in node.items)
-        self.n_guards += may_swallow
-        with self._catching(swallowed):
-            for item in node.items:
-                self.read(item.context_expr)
-                if item.optional_vars is not None:
-                    self._store(item.optional_vars, FRESH, node)
-            self.block(node.body)
-        self.n_guards -= may_swallow
-        if any(swallows(item.context_expr) is True for item in node.items):
-            self.state = join(self.state, *swallowed)
-        elif may_swallow:
-            self.state = self.state.perhaps(join(*swallowed))
-
 
 class Flow(_Statements):
     """Goes through the body; :meth:`run` gives the state at the iteration's end."""
@@ -344,31 +234,3 @@ class Flow(_Statements):
         """Follow all paths through the body."""
         self.block(self.body)
         return join(self.state, *self.continues[0])
-
-
-class _Jumps:
-    """``break`` and ``continue`` out of a block that has something to do first: ``finally``, the end of a handler."""
-
-    def __init__(self, flow: _Statements) -> None:
-        self._flow = flow
-        self._held: list[tuple[list[State], list[State]]] = []
-        self.end = flow.state
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep the jumps of a block back."""
-        flow = self._flow
-        stacks = [flow.continues, flow.breaks] if flow.breaks else [flow.continues]
-        real = [stack[-1] for stack in stacks]
-        held: list[list[State]] = [[] for _ in stacks]
-        for stack, states in zip(stacks, held, strict=True):
-            stack[-1] = states
-        yield
-        for stack, states in zip(stacks, real, strict=True):
-            stack[-1] = states
-        self._held = list(zip(held, real, strict=True))
-        self.end = flow.state
-
-    def ways(self) -> list[tuple[State, Callable[[State], None]]]:
-        """The state at each kind of jump, and what to call with the state that it then goes on with."""
-        return [(join(*held), real.append) for held, real in self._held if held]
