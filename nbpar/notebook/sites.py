@@ -229,7 +229,7 @@ class _Rewriter(ast.NodeTransformer):
             names = [self._temporary() for _ in recorded]
             made = [self._set(name, value, written) for name, value in zip(names, recorded, strict=True)]
             made.append(_with_values(done, names))
-            recorded = [self._load(name, value) for name, value in zip(names, recorded, strict=True)]
+            recorded = [_apart(self._load(name, value), value) for name, value in zip(names, recorded, strict=True)]
         note = ast.Attribute(ast.Name(LOG, ast.Load()), "note", ast.Load())
         call = ast.Expr(ast.Call(note, [ast.Constant(number), *recorded], []))
         return [*made, ast.fix_missing_locations(ast.copy_location(call, written))]
@@ -283,6 +283,20 @@ def _with_values(statement: ast.stmt, names: list[str]) -> ast.stmt:
     made = copied(statement)
     assert isinstance(made, ast.stmt)
     return made
+
+
+def _apart(name: ast.expr, value: ast.expr) -> ast.expr:
+    """What is recorded of a value that goes into the worker's item as well, where the next statement may change it."""
+    made: ast.expr
+    if isinstance(value, ast.List | ast.ListComp):
+        made = ast.List([ast.Starred(name, ast.Load())], ast.Load())
+    elif isinstance(value, ast.Set | ast.SetComp):
+        made = ast.Set([ast.Starred(name, ast.Load())])
+    elif isinstance(value, ast.Dict | ast.DictComp):
+        made = ast.Dict([None], [name])
+    else:
+        return name
+    return ast.fix_missing_locations(ast.copy_location(made, value))
 
 
 def _is_display(node: ast.expr) -> bool:

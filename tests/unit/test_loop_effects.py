@@ -206,6 +206,16 @@ CELLS = {
     "order of key and amount": "for w in words:\n    k = 'a'\n    counts[(k := w)] += len(k)",
     "items changed": "for row in rows:\n    row['y'] = row['x'] + 1\n    row['y'] *= 2\n    out.append(row['y'])",
     "items grown": "for row in lists:\n    row.append(len(row))\n    row.extend(j for j in row[:1])\n    n += len(row)",
+    "parts of items that are new": """
+        for row in rows:
+            row['tags'] = []
+            row['tags'].append(1)
+            row['more'] = {'k': 0}
+            row['more']['k'] += row['x']
+            row['more']['seen'] = {j for j in range(3)}
+            row['more']['seen'].add(7)
+            out.append(len(row['tags']))
+    """,
     "parts of items": "for i, row in enumerate(lists):\n    row.append(i)\n    row[-1] += i\n    n += row[-1]",
     "own objects": """
         for x in xs:
