@@ -85,12 +85,43 @@ class Arrays:
 
 
 def seen(view: View, array: Any) -> Any:
-    """The part of an array that a view stands for; of a copy where it lies otherwise in memory than in the worker."""
+    """The part of an array that a view stands for."""
     import numpy as np
 
     if array.strides != view.array_strides:
-        whole = np.ndarray(array.shape, array.dtype, np.empty(array.size, array.dtype), 0, view.array_strides)
-        whole[...] = array
-        array = whole
+        return _seen_elsewhere(view, array)
     memory = array if array.flags.c_contiguous else array.T
     return np.ndarray(view.shape, view.dtype, memory, view.offset_bytes, view.strides)
+
+
+def _seen_elsewhere(view: View, array: Any) -> Any:
+    """The same elements of an array that lies otherwise in memory than in the worker: turned, or with gaps.
+
+    A copy where they do not lie evenly, for then they are no part serially, either.
+    """
+    import numpy as np
+
+    order: Any = "C" if view.array_strides == np.empty(array.shape, array.dtype).strides else "F"
+    size, unit = array.itemsize, np.dtype(np.intp).itemsize
+    numbers = np.arange(array.size)
+    steps = tuple(stride // size * unit for stride in view.strides)
+    if view.dtype != array.dtype or any(part % size for part in (view.offset_bytes, *view.strides)):
+        whole = np.ndarray(array.shape, array.dtype, np.empty(array.size, array.dtype), 0, view.array_strides)
+        whole[...] = array
+        return np.ndarray(view.shape, view.dtype, whole, view.offset_bytes, view.strides).copy()
+    index = np.unravel_index(
+        np.ndarray(view.shape, np.intp, numbers, view.offset_bytes // size * unit, steps), array.shape, order
+    )
+    places = sum(along * stride for along, stride in zip(index, array.strides, strict=True))
+    first = (0,) * len(view.shape)
+    strides = tuple(
+        int(np.take(places, 1, axis)[first[1:]]) - int(places[first]) if length > 1 else 0
+        for axis, length in enumerate(view.shape)
+    )
+    even = places[first] + sum(
+        (along * stride for along, stride in zip(np.indices(view.shape), strides, strict=True)), np.intp(0)
+    )
+    if not np.array_equal(places, even):
+        return array[index]
+    begin = array[tuple(slice(int(along[first]), int(along[first]) + 1) for along in index)]
+    return np.lib.stride_tricks.as_strided(begin, view.shape, strides)
