@@ -48,8 +48,13 @@ class _Statements(Ways, ast.NodeVisitor):
             return
         self.read(node.value)
         value = self.value(node.value)
+        elements = [self.value(one) for one in node.value.elts] if isinstance(node.value, ast.Tuple) else []
         for target in node.targets:
-            self.store(target, value, node)
+            if isinstance(target, ast.Tuple | ast.List) and _one_to_one(target, node.value):
+                for one, known in zip(target.elts, elements, strict=True):
+                    self.store(one, known, node)
+            else:
+                self.store(target, value, node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
@@ -234,3 +239,10 @@ class Flow(_Statements):
         """Follow all paths through the body."""
         self.block(self.body)
         return join(self.state, *self.continues[0])
+
+
+def _one_to_one(target: ast.Tuple | ast.List, value: ast.expr) -> bool:
+    """``a, b = c, d``."""
+    if not isinstance(value, ast.Tuple) or len(target.elts) != len(value.elts):
+        return False
+    return not any(isinstance(part, ast.Starred) for part in (*target.elts, *value.elts))

@@ -68,6 +68,10 @@ def join(*states: State) -> State:
         return alive[0] if alive else State({}, dead=True)
     facts: dict[str, tuple[int, Value]] = {}
     for name in {name for state in alive for name in state.facts}:
+        known = alive[0].facts.get(name)
+        if known is not None and all(state.facts.get(name) is known for state in alive):
+            facts[name] = known
+            continue
         mark = 0
         for state in alive:
             mark |= state.mark(name)

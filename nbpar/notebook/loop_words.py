@@ -164,7 +164,7 @@ def in_place(function: str) -> str:
 def out_argument(argument: str, name: str) -> str:
     """An argument that is written to."""
     return (
-        f"`out={argument}` writes to `{name}`, which is outside of the loop,, and that would be lost in a worker. "
+        f"`out={argument}` writes to `{name}`, which is outside of the loop, and that would be lost in a worker. "
         f"Write `{argument}[...] = ...`, or leave `out` away and collect the results"
     )
 

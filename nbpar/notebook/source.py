@@ -117,8 +117,10 @@ class Source:
 
     def line_of(self, node: ast.stmt) -> str:
         """A statement as it is written, or as it would be in one line."""
-        written = ast.get_source_segment(self.text, node)
-        return written if written and "\n" not in written else ast.unparse(node)
+        lines = self.text.split("\n")
+        if node.lineno != node.end_lineno or node.lineno > len(lines):
+            return ast.unparse(node)
+        return lines[node.lineno - 1].encode()[node.col_offset : node.end_col_offset].decode(errors="replace")
 
     @property
     def future_flags(self) -> int:

@@ -434,7 +434,7 @@ WILL_NOT = {
     "for k, g in zip(x, groups):\n    g.append(x)": ("g.append(x)", "may be `groups`"),
     "g = (groups if x else [])\ng.append(1)": ("g.append(1)", "may be `groups`"),
     "g = x or groups\ng.append(1)": ("g.append(1)", "may be `groups`"),
-    "g, h = groups, []\nh.append(1)\ng.append(1)": ("h.append(1)", "may be `groups`"),
+    "g, h = groups, []\nh.append(1)\ng.append(1)": ("g.append(1)", "may be `groups`"),
     "g = [groups]\ng[0].append(1)": ("g[0].append(1)", "`g`, which may be `groups`"),
     "g = list(groups)\ng.append(1)\ng[0].append(1)": ("g[0].append(1)", "may be `groups`"),
     "g = [y for y in groups]\ng[0][1] = 2": ("g[0][1]", "may be `groups`"),
@@ -460,6 +460,8 @@ WILL_NOT = {
     "y = globals()['z']": ("globals()", r"`globals\(\)`"),
     "y = locals()": ("locals()", r"`locals\(\)`"),
     "y = vars()": ("vars()", r"`vars\(\)`"),
+    "z, y = [x], groups[x]\ny.append(1)": ("y.append(1)", "may be `groups`"),
+    "y, *z = [], groups[x]\ny.append(1)": ("y.append(1)", "may be `groups`"),
     "out.append(1, 2)": ("out.append(1, 2)", "exactly one argument"),
     "out.append(*x)": ("*x", "without its `\\*`"),
     "d.update(**x)": ("x", "without its `\\*`"),
@@ -506,6 +508,7 @@ def test_a_change_that_would_be_lost_is_refused_with_what_to_write(body: str) ->
         "def g(v):\n    w = []\n    w.append(v)\n    v[0] = 1\n    return w\ny = g([x])",
         "from dataclasses import dataclass\ny = dataclass(x)",
         "y = groups[x].copy()\ny.append(1)",
+        "y, z = groups[x], [x]\nz.append(1)",
     ],
 )
 def test_what_an_iteration_has_made_itself_it_may_change(body: str) -> None:
