@@ -151,8 +151,9 @@ class _Run:
         loop, recorders = self._loop, self._task.recorders
         skips = call.get("on_error") == "skip"
         # Of a failed last item, and of one whose outcome is in a file, nobody would know the last values.
-        tells_all = skips or call.get("checkpoint") is not None
-        recorders.last_index = -1 if tells_all else len(self._items) - 1
+        recorders.tells_all = skips or call.get("checkpoint") is not None
+        # A file's outcomes are of the same function, however many items there are.
+        recorders.last_index = -1 if call.get("checkpoint") is not None else len(self._items) - 1
         look_after(recorders, loop, self._namespace)
         options: dict[str, Any] = {**call, "on_error": "return" if skips else "raise"}
         strict: Strict = "captured" if any(site.on_item for site in loop.sites) else "all"

@@ -12,18 +12,19 @@ have last values to tell; it is an :class:`Outcome` where something in it has to
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from operator import is_
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 from nbpar.worker.contents import written
 from nbpar.worker.context import current_context
-from nbpar.worker.escapes import codes_in, made_of, why_not
+from nbpar.worker.escapes import MAX_TOLD_BYTES, codes_in, made_of, why_not
 from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain, with_origins
 
 __all__ = ["ITEM_NOW", "UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
@@ -86,7 +87,9 @@ class Recorders:
     always, sometimes : tuple of str
         Names whose last values are wanted: those that every iteration sets, and others.
     last_index : int
-        Of the last task, which tells the values of `always`; -1 when each one tells them.
+        Of the last task; -1 where that shall make no difference.
+    tells_all : bool
+        Whether not only the last task tells the values of `always`.
     named : tuple of str
         Globals of the task's function that may be the notebook's own objects.
     n_values : tuple of int
@@ -114,6 +117,7 @@ class Recorders:
     is_early: bool = False
     finds_functions: bool = False
     tells_items: bool = False
+    tells_all: bool = False
 
     def __post_init__(self) -> None:
         self._named: Known | None = None
@@ -137,10 +141,8 @@ class Recorders:
         return self._named
 
     @property
-    def tells_always(self) -> bool:
-        """Whether the running task tells the values of `always`."""
-        if self.last_index < 0:
-            return True
+    def is_last(self) -> bool:
+        """Whether the last task runs."""
         context = current_context()
         return context is None or context.index == self.last_index
 
@@ -174,14 +176,14 @@ class Recorder(list[Any]):
     @property
     def is_asked(self) -> bool:
         """Whether last values are wanted of this task."""
-        return self.job.tells_always
+        return self.job.tells_all or self.job.is_last
 
     def end(self, names: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """The outcome; `names` are the local ones of the task's function, where last values are wanted."""
         job = self.job
         if self.copies is not None:
             self._settle_copies(self.copies)
-        told = None if names is None else self._last_values(names, sys._getframe(1).f_code)
+        told = None if names is None else self._last_values(names, sys._getframe(1))
         if job.tells_items:
             told = {**(told or {}), ITEM_NOW: written(self.item)}
         if not told and are_plain(self):
@@ -233,7 +235,7 @@ class Recorder(list[Any]):
 
     # --- last values --------------------------------------------------------------------------------------------------
 
-    def _last_values(self, names: Mapping[str, Any], code: CodeType) -> dict[str, Any]:
+    def _last_values(self, names: Mapping[str, Any], frame: FrameType) -> dict[str, Any]:
         job = self.job
         told: dict[str, Any] = {}
         if job.sometimes:
@@ -243,13 +245,16 @@ class Recorder(list[Any]):
                     told[name] = names[name]
                 elif name in unset:
                     told[name] = UNSET
-        if job.always and job.tells_always:
+        if job.always and self.is_asked:
             told.update({name: names[name] for name in job.always if name in names})
-        if not are_plain(told.values()):
-            codes = codes_in(code)
-            for name, value in told.items():
-                if value is not UNSET and not are_plain((value,)) and (reason := why_not(codes, value)):
-                    told[name] = CannotTell(reason)
+        if all(map(_is_small, told.values())):
+            return told
+        codes = codes_in(frame.f_code)
+        limit_bytes = math.inf if job.is_last else MAX_TOLD_BYTES
+        known = job.known_by_name(frame.f_globals).by_id
+        for name, value in told.items():
+            if value is not UNSET and id(value) not in known and (reason := why_not(codes, value, limit_bytes)):
+                told[name] = CannotTell(reason)
         return told
 
     # --- functions ----------------------------------------------------------------------------------------------------
@@ -275,6 +280,11 @@ class _Plain(Recorder):
     def note(self, number: int, *values: Any) -> None:
         """As above."""
         self += (number, *values)
+
+
+def _is_small(value: object) -> bool:
+    """Whether there is nothing to be asked about a last value."""
+    return value is UNSET or (are_plain((value,)) and not (isinstance(value, str | bytes) and len(value) > 1000))
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 from collections import defaultdict
@@ -68,6 +69,18 @@ def test_a_last_value_that_cannot_travel_is_told_with_the_reason() -> None:
     told = task("for x in xs:\n    g = (i for i in [x])\n    def f(v): return v + x\n    y = 1")(2)[0]
     assert {name: type(value) for name, value in told.items()} == {"g": CannotTell, "f": CannotTell, "y": int}
     assert "a function (`f`)" in told["f"].reason
+
+
+def test_a_large_value_of_a_name_that_is_set_sometimes_is_told_by_the_last_task_only() -> None:
+    import nbpar
+
+    cell = "for x in xs:\n  with guard:\n    y = [x] * 50_000\n    z = str(x) * 100_000\n    w = [x]\n    k = big"
+    run = task(cell, last_index=1, guard=contextlib.nullcontext(), big=list(range(50_000)))
+    with nbpar.WorkerPool(start_method="serial") as pool:
+        (first,), (last,) = pool.map(run, [1, 2])
+    assert [type(first[name]) for name in "yzwk"] == [CannotTell, CannotTell, list, Origin]
+    assert "64 KB" in first["y"].reason
+    assert (last["y"], last["z"], last["w"]) == ([2] * 50_000, "2" * 100_000, [2])
 
 
 def test_what_is_used_at_once_is_noted_as_it_was_then() -> None:
