@@ -155,7 +155,7 @@ class Replay:
         """Effects in order, neighbours of one site together: its number, and a row of values for each."""
         sites = self._loop.sites
         if len(sites) == 1 and _is_one_each(outcomes, sites[0]):  # the most frequent loop, without a look at each note
-            yield 0, [one[1] for one in outcomes] if sites[0].n_values == 1 else [one[1:] for one in outcomes]
+            yield 0, list(map(itemgetter(1 if sites[0].n_values == 1 else slice(1, None)), outcomes))
             return
         now = -1
         rows: list[Any] = []

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from nbpar.wire.names import globals_of, goes_by_name
 from nbpar.worker.views import Arrays, View, is_array, seen
 
-__all__ = ["ITEM_ORIGIN", "Known", "Origin", "are_plain", "parts_of", "resolved", "with_origins"]
+__all__ = ["ITEM_ORIGIN", "PLAIN_TYPES", "Known", "Origin", "are_plain", "parts_of", "resolved", "with_origins"]
 
 MAX_PARTS = 100_000
 """Of one object; the walk takes 0.5 us for each, once for a name in each worker."""
@@ -34,7 +34,7 @@ MAX_PARTS = 100_000
 ITEM_ORIGIN = ""
 """The name of the task's item."""
 
-_plain: set[type] = {
+PLAIN_TYPES: set[type] = {
     *(int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)),
     *(types.ModuleType, types.CodeType),
 }
@@ -78,11 +78,11 @@ def are_plain(values: Iterable[object]) -> bool:
     >>> are_plain([1, "a", None]), are_plain([1, []])
     (True, False)
     """
-    return _plain.issuperset(map(type, values)) or all(_is_plain(kind) for kind in set(map(type, values)))
+    return PLAIN_TYPES.issuperset(map(type, values)) or all(_is_plain(kind) for kind in set(map(type, values)))
 
 
 def _is_plain(kind: type) -> bool:
-    if kind in _plain:
+    if kind in PLAIN_TYPES:
         return True
     if kind in _OPEN:
         return False
@@ -91,7 +91,7 @@ def _is_plain(kind: type) -> bool:
         generic is not None and issubclass(kind, generic) and kind.__name__ not in ("void", "object_")
     )
     if is_plain:
-        _plain.add(kind)
+        PLAIN_TYPES.add(kind)
     return is_plain
 
 
@@ -109,12 +109,12 @@ def parts_of(root: object) -> list[Any]:
     while todo and len(found) < MAX_PARTS:
         value = todo.pop()
         kind = type(value)
-        if kind in _plain or id(value) in seen or _is_plain(kind):
+        if kind in PLAIN_TYPES or id(value) in seen or _is_plain(kind):
             continue
         seen.add(id(value))
         found.append(value)
         inner = _inside(value, kind)
-        if not _plain.issuperset(map(type, inner)):
+        if not PLAIN_TYPES.issuperset(map(type, inner)):
             todo.extend(inner)
     return found
 
@@ -250,7 +250,7 @@ def _reaches(root: tuple[Any, ...], tables: Sequence[Known]) -> bool:
     while todo:
         value = todo.pop()
         kind = type(value)
-        if kind in _plain or id(value) in seen:
+        if kind in PLAIN_TYPES or id(value) in seen:
             continue
         if any(map(contains, ids, repeat(id(value)))):
             return True
@@ -261,7 +261,7 @@ def _reaches(root: tuple[Any, ...], tables: Sequence[Known]) -> bool:
                 return True
         seen.add(id(value))
         inner = _inside(value, kind)
-        if not _plain.issuperset(map(type, inner)):
+        if not PLAIN_TYPES.issuperset(map(type, inner)):
             todo.extend(inner)
     return False
 
@@ -281,6 +281,7 @@ def _apart(value: Any, kind: type, of: Callable[[Any], Any]) -> Any:
     if kind is Bound:
         return value.maker(*map(of, value.parts))
     maker: Callable[..., Any]
+    parts: tuple[Any, ...]
     if kind is types.MethodType:
         maker, parts = _method, (value.__func__, value.__self__)
     elif kind is functools.partial:
@@ -326,7 +327,7 @@ def _exchange(values: tuple[Any, ...], replaced: Callable[[Any], Any]) -> tuple[
 
     def of(value: Any) -> Any:
         kind = type(value)
-        if kind in _plain:
+        if kind in PLAIN_TYPES:
             return value
         if id(value) in memo:
             return memo[id(value)]

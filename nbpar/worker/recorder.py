@@ -25,7 +25,7 @@ from typing import Any
 from nbpar.worker.contents import written
 from nbpar.worker.context import current_context
 from nbpar.worker.escapes import MAX_TOLD_BYTES, codes_in, made_of, why_not
-from nbpar.worker.origins import ITEM_ORIGIN, Known, are_plain, with_origins
+from nbpar.worker.origins import ITEM_ORIGIN, PLAIN_TYPES, Known, are_plain, with_origins
 
 __all__ = ["ITEM_NOW", "UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
 
@@ -121,6 +121,7 @@ class Recorders:
 
     def __post_init__(self) -> None:
         self._named: Known | None = None
+        self._is_plain: bool | None = None  # found out when the first task begins
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was found out in one process is not part of it: the pickle stays the same while tasks run.
@@ -128,7 +129,11 @@ class Recorders:
 
     def __call__(self, item: Any) -> Recorder:
         """The recorder of a task."""
-        recorder = Recorder(self, item) if self.used_up or self.collected else _Plain(self, item)
+        if self._is_plain is None:
+            self._is_plain = not (self.used_up or self.collected or self.is_early or self.sometimes or self.tells_items)
+        if self._is_plain:
+            return _Plain(self, item)
+        recorder = Recorder(self, item)
         if self.is_early:
             recorder.known = Known({ITEM_ORIGIN: item})
             self.known_by_name(sys._getframe(1).f_globals)
@@ -180,18 +185,21 @@ class Recorder(list[Any]):
 
     def end(self, names: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """The outcome; `names` are the local ones of the task's function, where last values are wanted."""
+        return self._outcome(names, sys._getframe(1))
+
+    def _outcome(self, names: Mapping[str, Any] | None, frame: FrameType) -> tuple[Any, ...]:
         job = self.job
         if self.copies is not None:
             self._settle_copies(self.copies)
-        told = None if names is None else self._last_values(names, sys._getframe(1))
+        told = None if names is None else self._last_values(names, frame)
         if job.tells_items:
             told = {**(told or {}), ITEM_NOW: written(self.item)}
         if not told and are_plain(self):
             return tuple(self)
         if job.finds_functions:
-            self._check_functions(codes_in(sys._getframe(1).f_code))
+            self._check_functions(codes_in(frame.f_code))
         values = (told, *self) if told else tuple(self)
-        tables = [job.known_by_name(sys._getframe(1).f_globals)]
+        tables = [job.known_by_name(frame.f_globals)]
         if self.known is not None:
             tables.insert(0, self.known)
         elif not are_plain((self.item,)):
@@ -273,13 +281,27 @@ class Recorder(list[Any]):
 
 
 class _Plain(Recorder):
-    """For loops of which every value is noted as it is."""
+    """For loops of which every value is noted as it is: that is most, and a task may be as short as this."""
 
     __slots__ = ()
+
+    copies = None  # in the place of the slots, which cost time to fill
+    unset_names = None
+    known = None
+
+    def __init__(self, job: Recorders, item: Any) -> None:
+        self.job = job
+        self.item = item
 
     def note(self, number: int, *values: Any) -> None:
         """As above."""
         self += (number, *values)
+
+    def end(self, names: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """As above."""
+        if names is None and PLAIN_TYPES.issuperset(map(type, self)):
+            return tuple(self)
+        return self._outcome(names, sys._getframe(1))
 
 
 def _is_small(value: object) -> bool:
