@@ -3,8 +3,8 @@
 Owns :func:`picture`: types, values, the bits of floats, the order of dicts, the bytes of arrays, what is the same
 object as what (also parts of the same memory), and the states of iterators and of random number generators. Two
 namespaces that no code could tell apart have equal pictures, and, as far as a notebook's own code can, the other way
-round. Left out: the order of names in a namespace, annotations of names, strides, and what `functools.lru_cache` keeps.
-Used by :mod:`tests.loops.oracle`.
+round. Left out: the order of names in a namespace, annotations of names, strides, and what `functools.lru_cache` and
+`functools.cached_property` keep. Used by :mod:`tests.loops.oracle`.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class _Artist:
         if isinstance(value, type | types.ModuleType):
             return ()
         found = dict(getattr(value, "__dict__", {}))
+        for name in [name for name in found if isinstance(getattr(type(value), name, None), functools.cached_property)]:
+            del found[name]
         for one in type(value).__mro__:
             slots = one.__dict__.get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
