@@ -98,9 +98,14 @@ def _check(site: Site, target: Any, allowed: tuple[type, ...], *, arrays: bool) 
     if kind in (str, bytes, int, float, bool, tuple, frozenset, type(None)):
         return  # Python refuses it itself, with the line
     does = _SAYS.get(site.kind, f"calls `{site.kind}` of")
+    advice = "Collect the values in a list, and change it after the loop"
+    if site.on_item:
+        advice = f"Work on a copy, `{site.name} = {site.name}.copy()`, and collect that"
+    elif kind.__module__.partition(".")[0] == "pandas":
+        advice = f"Collect in a dict of its own, `new[key] = value`, and put that into `{site.name}` after the loop"
     raise Refused(
         f"`{site.text}` {does} an object of type {kind.__qualname__}, of which nbpar does not know what that does, nor "
-        f"the way back. Collect the values in a list, and change it after the loop.",
+        f"the way back. {advice}.",
         site.place,
     )
 

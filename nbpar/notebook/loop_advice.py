@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 
 __all__ = ["advice_on_carried", "advice_on_read"]
 
+_JOIN = frozenset({"concat", "concatenate", "append", "vstack", "hstack"})
 _IN_ORDER = "which is done in the order of the loop"
 
 
@@ -102,6 +103,11 @@ def _of_sum(name: str, value: ast.expr) -> str:
         case ast.BinOp(left=ast.Name(id=left), op=operator, right=right) if left == name:
             written = ast.unparse(ast.AugAssign(ast.Name(name, ast.Store()), operator, right))
             return f"Write `{written}`, {_IN_ORDER}"
+        case ast.Call(func=ast.Attribute(attr=joined), args=arguments) if joined in _JOIN and any(
+            isinstance(one, ast.Name) and one.id == name for argument in arguments for one in ast.walk(argument)
+        ):
+            made = f"{ast.unparse(value.func)}(parts)" if joined != "append" else "np.array(parts)"
+            return f"Collect in a list, `parts.append(...)`, and write `{name} = {made}` once, after the loop"
         case ast.Call(func=ast.Name(id="min" | "max" as kind), args=[*arguments, _], keywords=[ast.keyword(arg="key")]):
             others = [one for one in (*arguments, value.args[-1]) if not isinstance(one, ast.Name) or one.id != name]
             if len(others) == 1:
