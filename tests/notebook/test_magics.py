@@ -67,10 +67,29 @@ def test_each_form_with_await_its_check_and_its_debugging(nb: Kernel) -> None:
     assert "--background" in refused(nb, "%%parallel --background --check 2 each x in xs\nx")
 
     failed = nb.start("%%parallel each x in xs\ny = await fetch(x)\ny").wait()
-    assert marked_lines(failed) == ["2 y = await fetch(x)", "4     return 1 / v"]
+    assert marked_lines(failed)[-2:] == ["2 y = await fetch(x)", "4     return 1 / v"]
     debugged = nb.start("%nbpar debug").wait()
     assert debugged.error is not None
     assert marked_lines(debugged)[-1] == "4     return 1 / v"
+
+
+def test_a_dry_run_of_each_form_is_drawn_and_nothing_has_run(nb: Kernel) -> None:
+    nb.run("ran = []\ndef tell(v):\n    ran.append(v)\n    print('ran')\n    return [v]\nys = 'as it was'")
+    names = "sorted(n for n in get_ipython().user_ns if not n.startswith('_'))"
+    before = nb.evaluate(names)
+    for cell, words in [
+        ("%%parallel --dry-run\nfor x in tell(1):\n    ran.append(f(x))", "ran.append(f(x))"),
+        ("%%parallel --dry-run each x in tell(1)\ntell(x)", "The result of an item: tell(x)"),
+        ("%parallel --dry-run sum(f(x) for x in tell(1))", "f(x)"),
+        ("%%parallel --dry-run\nn = 0\nfor x in xs:\n    n = n + x", "would be refused: `n` is carried"),
+        ("%%parallel --dry-run -o ys\nfor x in xs:\n    ran.append(x)", "would be refused: -o names the results"),
+    ]:
+        result = nb.run(cell)
+        [shown] = result.displays
+        assert words in shown["text/plain"] and shown["text/html"].startswith("<div") and result.stdout == ""
+    stopped = nb.start("ys = %parallel --dry-run [f(x) for x in xs]\nys = 'assigned'").wait()
+    assert "5 items" in stopped.displays[0]["text/plain"] and "nothing was assigned" in stopped.stderr
+    assert nb.evaluate(f"(ys, ran, {names})") == ("as it was", [], before)
 
 
 def test_what_is_shown(each_nb: Kernel) -> None:
