@@ -224,7 +224,7 @@ class Effects:
 
     def _note(self, effect: Effect, made_by: ast.AST, value: Value, flow: Flow) -> None:
         effect.on_item = not flow.is_outer(effect.name)
-        effect.guarded = flow.n_guards > 0
+        effect.guarded = bool(flow.guards)
         self.found[made_by] = effect
         if not effect.on_item:
             flow.state = held(flow.state.having(f"{effect.name}[]", SET), effect, value)

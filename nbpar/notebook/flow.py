@@ -30,9 +30,12 @@ class _Statements(Ways, ast.NodeVisitor):
 
     def block(self, body: list[ast.stmt]) -> None:
         """Go through statements."""
+        around = self.at
         for statement in body:
+            self.at = statement
             self.changed()
             self.visit(statement)
+        self.at = around
 
     def generic_visit(self, node: ast.AST) -> None:
         """Any other statement: ``pass``, and what there may be in a later Python."""

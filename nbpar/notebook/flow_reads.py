@@ -68,6 +68,8 @@ class Reads:
         At the present point of the iteration.
     outer : list of ast.Name
         Reads of other names.
+    needed : dict
+        Names that must be set before a statement, because it could end the exception that tells that one is not.
     slots : list of (ast.Subscript, int)
         Reads of ``name[key]`` of an outer name, with what has happened to its object by then.
     """
@@ -86,8 +88,9 @@ class Reads:
         self.outer: list[ast.Name] = []
         self.slots: list[tuple[ast.Subscript, int]] = []
         self.makes_functions = False
-        self.n_handlers = 0  # `try`s with handlers around the present point
-        self.n_guards = 0  # the same with `with`s
+        self.guards: list[tuple[ast.stmt, State]] = []  # what may end exceptions around, and the state before it
+        self.needed: dict[ast.AST, set[str]] = {}
+        self.at: ast.stmt | None = None  # the statement at the present point
         self._n_lazy = 0  # generators around that are gone through later
         self._inner: list[dict[str, Value]] = []  # names of the comprehensions around
         self.called: set[ast.AST] = set()
@@ -227,8 +230,20 @@ class Reads:
             self.refuse(node, words.carried(missing, advice_on_carried(missing, self.body, self.targets)))
         if (holder := changed_through(self.state, name)) is not None:
             self.refuse(node, words.changed_through(name, holder))
-        if self.state.mark(name) & MAYBE_SWALLOWED and self.n_handlers:
-            self.refuse(node, words.maybe_swallowed(name))
+        self._look_before(name, node, self.guards[0] if self.guards else None)
+
+    def _look_before(self, name: str, node: ast.AST, guard: tuple[ast.stmt, State] | None) -> None:
+        """See to it that a name which a `with` may have left unset is looked at where nothing ends the error."""
+        if guard is not None and self.state.mark(name) & MAYBE_SWALLOWED:
+            statement, before = guard
+            if before.mark(name) & (UNTOUCHED | DELETED):
+                self.refuse(node, words.maybe_swallowed(name))
+            self.needed.setdefault(statement, set()).add(name)
+
+    def _look_now(self, name: ast.Name) -> None:
+        """The same for a function, of which nobody knows where it is called: it is looked at where it is made."""
+        if self.at is not None:
+            self._look_before(name.id, name, self.guards[0] if self.guards else (self.at, self.state))
 
     def _only_deleted(self, name: str) -> bool:
         binding = [node for one, node in bindings(self.body) if one == name]
@@ -285,7 +300,9 @@ class Reads:
                 continue
             if name.id not in self.local:
                 self.outer.append(name)
-            elif is_plain:
+                continue
+            self._look_now(name)
+            if is_plain:
                 later |= self._missing(name.id) - {own}
             elif name.id != own:
                 self._needs(name.id, name)
@@ -307,6 +324,7 @@ class Reads:
                 continue
             if name.id in own:
                 self.refuse(name, words.two_names(name.id, node.name))
+            self._look_now(name)
             self._needs(name.id, name)
 
 

@@ -75,15 +75,13 @@ class Ways(Reads, ast.NodeVisitor):
         """What the body may have done is seen by handlers, and all of it by ``finally``."""
         caught: list[State] = []
         jumps = _Jumps(self) if node.finalbody else None
-        swallows = any(isinstance(part, ast.Break | ast.Continue) for one in node.finalbody for part in ast.walk(one))
-        self.n_guards += swallows
-        with self._catching(caught):
+        jumps_out = any(isinstance(part, ast.Break | ast.Continue) for one in node.finalbody for part in ast.walk(one))
+        with self._guard(node, jumps_out), self._catching(caught):
             if jumps is None:
                 self._try_and_handlers(node)
             else:
                 with jumps.held():
                     self._try_and_handlers(node)
-        self.n_guards -= swallows
         if jumps is None:
             return
         after = self.state
@@ -99,12 +97,8 @@ class Ways(Reads, ast.NodeVisitor):
 
     def _try_and_handlers(self, node: Any) -> None:
         caught: list[State] = []
-        self.n_handlers += bool(node.handlers)
-        self.n_guards += bool(node.handlers)
-        with self._catching(caught):
+        with self._guard(node, bool(node.handlers)), self._catching(caught):
             self.block(node.body)
-        self.n_handlers -= bool(node.handlers)
-        self.n_guards -= bool(node.handlers)
         self.block(node.orelse)
         ends = [self.state]
         for handler in node.handlers:
@@ -129,6 +123,15 @@ class Ways(Reads, ast.NodeVisitor):
         self.state = join(*ends)
 
     @contextmanager
+    def _guard(self, node: ast.stmt, is_one: bool) -> Iterator[None]:
+        """Within, an exception may be ended."""
+        if is_one:
+            self.guards.append((node, self.state))
+        yield
+        if is_one:
+            self.guards.pop()
+
+    @contextmanager
     def _catching(self, caught: list[State]) -> Iterator[None]:
         self._collectors.append(caught)
         self.changed()
@@ -140,14 +143,12 @@ class Ways(Reads, ast.NodeVisitor):
         """A context manager may end an exception; most do not."""
         swallowed: list[State] = []
         may_swallow = any(swallows(item.context_expr) is not False for item in node.items)
-        self.n_guards += may_swallow
-        with self._catching(swallowed):
+        with self._guard(node, may_swallow), self._catching(swallowed):
             for item in node.items:
                 self.read(item.context_expr)
                 if item.optional_vars is not None:
                     self.store(item.optional_vars, FRESH, node)
             self.block(node.body)
-        self.n_guards -= may_swallow
         if any(swallows(item.context_expr) is True for item in node.items):
             self.state = join(self.state, *swallowed)
         elif may_swallow:

@@ -218,8 +218,8 @@ def sometimes_deleted(name: str) -> str:
 def maybe_swallowed(name: str) -> str:
     """A name that is set in a with that may end exceptions."""
     return (
-        f"`{name}` is set in a `with` that may have ended an exception before, and is read in a `try`. Set `{name}` "
-        f"before the `with` in each iteration"
+        f"`{name}` is set in a `with` that may have ended an exception before, and is read where another one may be "
+        f"ended. Set `{name}` before the `with` in each iteration"
     )
 
 

@@ -97,7 +97,7 @@ def read_loop(
     flow = Flow(statements, targets, bound, effects, source)
     always, never_kept = _last_values(flow.run(), (*targets, *bound), loop, source)
     reading = _Reading(loop, flow, effects, source, (*targets, *bound))
-    body_for_workers, sites = rewrite(statements, effects.found, reading.slots, source)
+    body_for_workers, sites = rewrite(statements, effects.found, reading.slots, flow.needed, source)
     return Loop(
         before=before,
         after=loop.orelse + body.body[at + 1 :],

@@ -10,7 +10,7 @@ import __future__
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nbpar.notebook.effects import Effect
@@ -23,7 +23,11 @@ _LAZY = frozenset(["zip", "map", "filter", "enumerate", "reversed", "iter"])
 
 
 def rewrite(
-    body: list[ast.stmt], found: Mapping[ast.AST, Effect], slots: Mapping[str, ast.expr], source: Source
+    body: list[ast.stmt],
+    found: Mapping[ast.AST, Effect],
+    slots: Mapping[str, ast.expr],
+    needed: Mapping[ast.AST, Iterable[str]],
+    source: Source,
 ) -> tuple[list[ast.stmt], tuple[Site, ...]]:
     """The body that workers run, and its sites; the tree is changed.
 
@@ -33,8 +37,11 @@ def rewrite(
         Effects by statement or target.
     slots : mapping
         Names whose items are all own slots, with the key.
+    needed : mapping
+        Names to look at before a statement: one that is not set is an error there, which nobody can end.
     """
     rewriter = _Rewriter(found, slots, source)
+    rewriter.needed = needed
     return rewriter.block(body), tuple(rewriter.sites)
 
 
@@ -76,6 +83,7 @@ class _Values:
 class _Rewriter(ast.NodeTransformer):
     def __init__(self, found: Mapping[ast.AST, Effect], slots: Mapping[str, ast.expr], source: Source) -> None:
         self.sites: list[Site] = []
+        self.needed: Mapping[ast.AST, Iterable[str]] = {}
         self._found = found
         self._slots = slots
         self._source = source
@@ -88,6 +96,15 @@ class _Rewriter(ast.NodeTransformer):
             result = self.visit(statement)
             made.extend(result if isinstance(result, list) else [result])
         return made
+
+    def visit(self, node: ast.AST) -> Any:
+        """Rewrite a statement, and look at names before it."""
+        result = super().visit(node)
+        if not (names := sorted(self.needed.get(node, ()))):
+            return result
+        looked_at = ast.Tuple([ast.Name(name, ast.Load()) for name in names], ast.Load())
+        look = ast.Assign([ast.Name(self._temporary(), ast.Store())], looked_at)
+        return [ast.fix_missing_locations(ast.copy_location(look, node)), result]
 
     def _unchanged(self, node: Any) -> Any:
         return node

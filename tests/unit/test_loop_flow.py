@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 import textwrap
 
@@ -103,7 +105,8 @@ CARRIED = [
     "try: f()\nexcept E as e: pass\nout.append(e')",
     "try: f()\nexcept E: y = 1\nout.append(y')",
     "with suppress(E): y = 1\nout.append(y')",
-    "with a:\n    y = 1\ntry: out.append(y')\nexcept E: pass",
+    "with a:\n    with b: y = 1\n    out.append(y')",
+    "with a:\n    with b: y = 1\n    try: out.append(y')\n    except E: pass",
     "y = 1\ndel y\nout.append(y')",
     "if f(): del x\nout.append(x')",
     "match x:\n    case [y]: pass\nout.append(y')",
@@ -219,6 +222,22 @@ def test_groups_of_exceptions() -> None:
     assert loop.always == {"x"} and loop.never_kept == {"e"}
 
 
+def test_a_name_of_a_with_is_looked_at_before_another_one_can_end_its_error() -> None:
+    body = read(loop_of("with a: y = 1\nfor j in x:\n    with b: f(y)\ntry: f(y)\nexcept E: pass\nf(y)")).body
+    assert [ast.unparse(statement) for statement in body] == [
+        "with a:\n    y = 1",
+        "for j in x:\n    .t0 = (y,)\n    with b:\n        f(y)",
+        ".t1 = (y,)",
+        "try:\n    f(y)\nexcept E:\n    pass",
+        "f(y)",
+    ]
+    body = read(loop_of("with a: y = 1\ndef g(): return y\nwith b: g()")).body
+    assert ast.unparse(body[1]) == ".t0 = (y,)"
+    body = read(loop_of("with a: y = 1\nclass A:\n    def m(self): return y\nz = lambda: y")).body
+    assert [ast.unparse(body[at]) for at in (1, 3)] == [".t0 = (y,)", ".t1 = (y,)"]
+    assert len(read(loop_of("with open(x) as file: y = 1\ntry: f(y)\nexcept E: pass")).body) == 2
+
+
 ADVICE = {
     "if x > best: best = x": r"`best = max\(best, x\)`",
     "if best > f(x): best = f(x)": r"`best = min\(best, f\(x\)\)`",
@@ -243,8 +262,6 @@ ADVICE = {
 
 @pytest.mark.parametrize("body", ADVICE)
 def test_a_refusal_says_what_people_write_instead(body: str) -> None:
-    import re
-
     assert re.search(ADVICE[body], refused(loop_of(body)).reason), refused(loop_of(body)).reason
 
 
