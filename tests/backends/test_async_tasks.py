@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import nbpar
-from nbpar.errors import JobCancelledError, TaskError, TaskTimeoutError, WorkerDiedError
+from nbpar.errors import JobCancelledError, SerializationError, TaskError, TaskTimeoutError, WorkerDiedError
 from tests.backends.conftest import PROCESSES, WITH_WORKERS, only
 from tests.helpers import no_leftovers, until
 
@@ -177,6 +177,12 @@ def test_failed_tasks_run_again_when_retries_are_allowed(pool: Pool, tmp_path: P
 
     assert pool.map(task, range(6), retries=2) == [(x, 3 if x == 3 else 1) for x in range(6)]
     assert [(tmp_path / str(x)).read_text() for x in range(6)] == ["x", "x", "x", "xxx", "x", "x"]
+
+
+@only("forkserver")
+def test_coroutine_that_nobody_awaits_is_an_error_that_says_what_to_map(pool: Pool) -> None:
+    with pytest.raises(SerializationError, match=r"\(coroutine\).*map the `async def` function itself"):
+        pool.map(lambda x: square(x + 1), [1])
 
 
 @only("forkserver", "threads")
