@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,28 @@ from nbpar.notebook.reach import ATOMS, Changed, OutOfTime, Search, bounds_of
 from nbpar.notebook.source import Place, Refused, Source
 from nbpar.worker.contents import is_own_class
 
-__all__ = ["check_changed_items", "check_items", "is_iterator"]
+__all__ = ["check_changed_items", "check_items", "is_iterator", "without_bar"]
 
 N_LOOKED_AT = 1_000
 """Items of which the type is looked at; more of them are of the same kind."""
 
 _ITEMS = ".items"
+
+
+def without_bar(value: Any) -> Any:
+    """What a bar of tqdm goes through, the bar taken away: it would be through at once, and the job has one of its own.
+
+    Examples
+    --------
+    >>> without_bar([1, 2])
+    [1, 2]
+    """
+    bar = getattr(sys.modules.get("tqdm.std"), "tqdm", ())
+    if not isinstance(value, bar) or (iterable := getattr(value, "iterable", None)) is None:
+        return value
+    value.leave = False
+    value.close()
+    return iterable
 
 
 def is_iterator(value: object) -> bool:

@@ -17,6 +17,7 @@ from nbpar.notebook.capture_words import refused_at_run_time
 from nbpar.notebook.captures import Captures
 from nbpar.notebook.cells import evaluate
 from nbpar.notebook.identity import are_shared, by_position
+from nbpar.notebook.loop_items import without_bar
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.loop_task import LoopTask, look_after, task_of
 from nbpar.notebook.rehearsal import map_and_check
@@ -102,6 +103,9 @@ def run_loop(
         raise
     for note in notes:
         tell(note)
+    for names in (before, begun):  # what follows may drop what they hold, to have the memory back
+        names.clear()
+    run.forget()
     return run_code(loop.after, source, namespace, interactivity=interactivity)
 
 
@@ -123,6 +127,8 @@ class _Run:
         loop = self._loop
         captures = Captures(loop, self._source, self._namespace, *copies)
         value = evaluate(loop.iterable, self._source, self._namespace)
+        if isinstance(loop.iterable, ast.Call):  # nobody else has it
+            value = without_bar(value)
         captures.check_iterable(value, self._task.function)
         if type(value) is range:
             self._items = value  # slices of it travel
@@ -210,6 +216,10 @@ class _Run:
         for name in unset:
             self._namespace.pop(name, None)
         return [f"`{name}` is not set: its last value cannot come back ({reason})." for name, reason in reasons.items()]
+
+    def forget(self) -> None:
+        """Let go of what the tasks were given and gave."""
+        self._items, self._outcomes, self._replay = (), [], None
 
     def take_back(self) -> None:
         """Leave no effect."""
