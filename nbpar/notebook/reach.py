@@ -18,7 +18,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 from nbpar.wire.names import globals_of
@@ -28,11 +28,13 @@ from nbpar.worker.contents import is_own_class, is_own_function, is_own_module
 __all__ = ["ATOMS", "Changed", "Found", "OutOfTime", "Search", "bounds_of", "names_read_by"]
 
 BUDGET_S = 0.5
+"""Of CPU time: how busy the machine is decides nothing."""
 
 FEW = 1_000
 """Elements of a container that is gone into in any case."""
 
 ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), range, slice, type(Ellipsis)})
+_COLLECTED = frozenset({list, dict, tuple, set, frozenset})
 _BUILTIN = ("builtins", "collections", "itertools", "functools", "types", "operator", "_operator", "_io", "enum")
 
 
@@ -91,6 +93,10 @@ class Changed:
             self._arrays.append((name, *bounds, value))
             if getattr(value, "base", None) is not None:
                 self.is_held_elsewhere = True
+
+    def is_among(self, values: Iterable[Any]) -> bool:
+        """Whether one of the changed objects is one of these."""
+        return not self._by_id.keys().isdisjoint(map(id, values))
 
     def name_of(self, value: Any) -> str | None:
         """What the changed object is called that this is, or shares memory with."""
@@ -169,7 +175,7 @@ class Search:
         self._on_function = on_function
         self._on_other = on_other
         self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets one of the ids
-        self._deadline_s = perf_counter() + BUDGET_S
+        self._deadline_s = thread_time() + BUDGET_S
 
     def find(self, root: Any) -> Found | None:
         """The first changed object that an object leads to, or is.
@@ -187,7 +193,7 @@ class Search:
             if name is not None:
                 return Found(name, is_itself=value is root)
             self._seen[id(value)] = value
-            if not len(self._seen) % 256 and perf_counter() > self._deadline_s:
+            if not len(self._seen) % 256 and thread_time() > self._deadline_s:
                 raise OutOfTime
             todo.extend(self._parts(value))
         return None
@@ -216,8 +222,11 @@ class Search:
     def _elements(self, values: Any) -> Iterable[Any]:
         if len(values) <= FEW:
             return values  # type: ignore[no-any-return]
-        if not self.changed.is_held_elsewhere or ATOMS.issuperset(map(type, values)):
+        kinds = set(map(type, values)) - ATOMS if self.changed.is_held_elsewhere else ()
+        if not kinds:
             return ()
+        if _COLLECTED.issuperset(kinds) and not self.changed.is_among(values):
+            return filter(gc.is_tracked, values)  # of the others Python knows that they hold nothing that can change
         return values  # type: ignore[no-any-return]
 
     @staticmethod

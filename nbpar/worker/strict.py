@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator
-from time import perf_counter, thread_time
+from time import thread_time
 from typing import Any
 
 from nbpar.worker.brought import brought_by
@@ -107,16 +107,16 @@ class Strict:
         def task(item: Any) -> Any:
             if is_plain(item) or self._items_s > 0.0:
                 return function(item)
-            begin_s = perf_counter()
+            begin_s = thread_time()
             before = written(item)
-            self._items_s += perf_counter() - begin_s
+            self._items_s += thread_time() - begin_s
             try:
                 return function(item)
             finally:
-                begin_s = perf_counter()
+                begin_s = thread_time()
                 if ITEM not in self._found and not are_equal(before, written(item)):
                     self._found.add(ITEM)
-                self._items_s += perf_counter() - begin_s
+                self._items_s += thread_time() - begin_s
 
         return task
 

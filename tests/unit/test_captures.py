@@ -473,9 +473,16 @@ def test_an_alias_in_large_data_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "`rows` holds `out`" in said
 
 
+def test_a_plain_dict_among_many_is_found_when_the_loop_changes_it() -> None:
+    cell = "for x in xs:\n    table[x] = len(rows)"
+    said, _ = refusal("rows = [{'n': n} for n in range(5_000)]\nrows[4_000] = table", cell)
+    assert "`rows` holds `table`" in said
+    look("rows, kept = [{'n': n} for n in range(5_000)], [table]", cell)
+
+
 def test_what_cannot_be_looked_through_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "BUDGET_S", 0.0)
-    said, marked = refusal("rows, kept = [{} for n in range(5_000)], [out]", APPEND.format("len(rows)"))
+    said, marked = refusal("rows, kept = [[[]] for n in range(5_000)], [out]", APPEND.format("len(rows)"))
     assert "`out` is held by more than its name, and `rows` has too much in it" in said and marked == "rows"
 
 
