@@ -11,19 +11,16 @@ have last values to tell; it is an :class:`Outcome` where something in it has to
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
-from array import array
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from operator import is_
 from types import CodeType, FrameType
 from typing import Any
 
 from nbpar.worker.contents import written
 from nbpar.worker.context import current_context
+from nbpar.worker.copies import VIEWS, are_same, content_of, copied_now
 from nbpar.worker.escapes import MAX_TOLD_BYTES, codes_in, made_of, why_not
 from nbpar.worker.origins import ITEM_ORIGIN, PLAIN_TYPES, Known, are_plain, with_origins
 
@@ -214,7 +211,7 @@ class Recorder(list[Any]):
         noted = list(values)
         try:
             for position in self.job.collected[number]:
-                noted[position], failure = _content_of(values[position])
+                noted[position], failure = content_of(values[position])
                 if failure is not None:
                     raise failure
         finally:
@@ -225,9 +222,9 @@ class Recorder(list[Any]):
         noted = list(values)
         for position in (*surely, *perhaps):
             value = values[position]
-            if hasattr(type(value), "__next__") or type(value) in _VIEWS:  # neither travels
+            if hasattr(type(value), "__next__") or type(value) in VIEWS:  # neither travels
                 noted[position] = iter(list(value))
-            elif (copied := _copied(value)) is not None:
+            elif (copied := copied_now(value)) is not None:
                 if self.copies is None:
                     self.copies = []
                 self.copies.append((number, len(self) + 1 + position, copied, position in surely))
@@ -236,7 +233,7 @@ class Recorder(list[Any]):
     def _settle_copies(self, copies: list[tuple[int, int, Any, bool]]) -> None:
         """What was changed since it was noted: as it was then."""
         for number, place, copied, is_sure in copies:
-            if not _are_same(self[place], copied):
+            if not are_same(self[place], copied):
                 if not is_sure:
                     raise Escaped(number, "is changed after it was stored, in the same iteration")
                 self[place] = copied
@@ -307,55 +304,3 @@ class _Plain(Recorder):
 def _is_small(value: object) -> bool:
     """Whether there is nothing to be asked about a last value."""
     return value is UNSET or (are_plain((value,)) and not (isinstance(value, str | bytes) and len(value) > 1000))
-
-
-# --- values -----------------------------------------------------------------------------------------------------------
-
-_VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
-_COPIED = frozenset({list, dict, set, deque, bytearray, array, defaultdict, OrderedDict, Counter})
-_FIXED = frozenset({tuple, str, bytes, range, frozenset})
-
-
-def _is_array(value: object) -> bool:
-    ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
-    return ndarray is not None and isinstance(value, ndarray)
-
-
-def _content_of(value: Any) -> tuple[Any, BaseException | None]:
-    """What a container is extended by, and the error that ended it."""
-    if type(value) in _FIXED:
-        return value, None
-    if type(value) in _COPIED or _is_array(value) or isinstance(value, dict):
-        return copy.copy(value), None
-    if hasattr(type(value), "keys") or not hasattr(type(value), "__iter__"):  # a mapping; nothing to go through
-        return value, None
-    content: list[Any] = []
-    try:
-        for one in value:
-            content.append(one)  # noqa: PERF402  # what came before an error counts
-    except BaseException as error:  # noqa: BLE001  # raised by the caller
-        return content, error
-    return content, None
-
-
-def _copied(value: Any) -> Any:
-    """A copy to tell a change by; None of what cannot change."""
-    if type(value) in _COPIED or _is_array(value):
-        return copy.copy(value)
-    if type(value) is tuple and not are_plain(value):
-        return tuple(one if (copied := _copied(one)) is None else copied for one in value)
-    return None
-
-
-def _are_same(value: Any, copied: Any) -> bool:
-    if type(value) is tuple:
-        return all(one is two or _are_same(one, two) for one, two in zip(value, copied, strict=True))
-    if _is_array(value):
-        if value.dtype.hasobject:
-            return value.shape == copied.shape and all(map(is_, value.flat, copied.flat))
-        return (value.dtype, value.shape, value.tobytes()) == (copied.dtype, copied.shape, copied.tobytes())
-    if len(value) != len(copied):
-        return False
-    if isinstance(value, dict):
-        return all(map(is_, value.values(), copied.values())) and all(map(is_, value, copied))
-    return value == copied if type(value) in (set, bytearray, array) else all(map(is_, value, copied))
