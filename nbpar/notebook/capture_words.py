@@ -20,6 +20,7 @@ from nbpar.wire.unchanged import names_in
 from nbpar.worker.strict import ITEM, NUMPY_RANDOM, RANDOM
 
 __all__ = [
+    "CHANGED_AFTERWARDS",
     "called",
     "changed_by_iterable",
     "file_or_iterator",
@@ -82,6 +83,13 @@ def changed_by_iterable(name: str) -> str:
         f"they would see the end of it. Make a list of the items before the loop, if that is what "
         f"is meant."
     )
+
+
+CHANGED_AFTERWARDS = (
+    "what makes the items changes them after it has given them out, so that an iteration would see them as they are in "
+    "the end. Have it give out copies, as in `yield list(row)`."
+)
+"""An iterable that fills the same list again and again."""
 
 
 def called(function: object) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from nbpar.notebook import capture_words as words
 from nbpar.notebook.effect_types import add_changed, check_types
-from nbpar.notebook.loop_items import check_changed_items, check_items, is_iterator
+from nbpar.notebook.loop_items import Coming, check_changed_items, check_items, is_iterator
 from nbpar.notebook.loop_model import Loop
 from nbpar.notebook.own_slots import check_slots
 from nbpar.notebook.reach import Changed, OutOfTime, Search, names_read_by
@@ -67,6 +67,7 @@ class Captures:
         self._runs_code = False
         self._place: Place = loop.place
         self._watch: Strict | None = None
+        self._coming: Coming | None = None
         check_types(loop, namespace)
 
     def _changed_by_loop(self) -> Changed:
@@ -105,6 +106,13 @@ class Captures:
         if self._runs_code:
             self._watch = Strict(function, keeps_items=False, seeded=True)
 
+    def watched(self, value: Any) -> Any:
+        """The iterable, to be gone through: what code of the user's makes is looked at as it comes."""
+        if not self._runs_code:
+            return value
+        self._coming = Coming(value)
+        return self._coming
+
     def _own_slots_of(self, value: Any) -> str | None:
         """The name of a container of which the loop changes each slot as it comes to it."""
         for name in {site.name for site in self._loop.sites if site.own_slot}:
@@ -128,6 +136,8 @@ class Captures:
         loop, changed = self._loop, self._changed_by_loop()
         if self._watch is not None and (names := self._watch.look(1.0, is_last=True)):
             raise Refused(words.changed_by_iterable(names[0]), place_of(loop.iterable, self._source.text))
+        if self._coming is not None and self._coming.has_changed():
+            raise Refused(words.CHANGED_AFTERWARDS, place_of(loop.iterable, self._source.text))
         self._check_names()
         search = Search(changed, self._meet_function, self._meet_other)
         own_slots = {site.name for site in loop.sites if site.own_slot}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import thread_time
 from typing import Any
 
 from nbpar.notebook import capture_words as words
@@ -17,9 +18,11 @@ from nbpar.notebook.effect_types import check_types, inner_of
 from nbpar.notebook.loop_model import Loop, Site
 from nbpar.notebook.reach import ATOMS, Changed, OutOfTime, Search, bounds_of
 from nbpar.notebook.source import Place, Refused, Source
-from nbpar.worker.contents import is_own_class
+from nbpar.worker.contents import Written, are_equal, is_own_class, is_plain, written
 
-__all__ = ["check_changed_items", "check_items", "is_iterator", "without_bar"]
+__all__ = ["Coming", "check_changed_items", "check_items", "is_iterator", "without_bar"]
+
+COMING_S = 0.1
 
 N_LOOKED_AT = 1_000
 """Items of which the type is looked at; more of them are of the same kind."""
@@ -41,6 +44,41 @@ def without_bar(value: Any) -> Any:
     value.leave = False
     value.close()
     return iterable
+
+
+class Coming:
+    """Goes through an iterable, and sees whether items are changed after they have come.
+
+    Parameters
+    ----------
+    value : iterable
+        Whose items code of the user's makes. Those of the first `COMING_S` of CPU time are looked at.
+    """
+
+    def __init__(self, value: Iterable[Any]) -> None:
+        self._value = value
+        self._then: dict[int, tuple[Any, Written]] = {}  # by id; what came is kept alive
+        self._is_changed = False
+        self._left_s = COMING_S
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._value:
+            if self._left_s > 0.0 and not is_plain(item):
+                begin_s = thread_time()
+                for part in item if type(item) is tuple else (item,):
+                    if not is_plain(part) and not is_iterator(part):
+                        self._look(part)
+                self._left_s -= thread_time() - begin_s
+            yield item
+
+    def _look(self, part: Any) -> None:
+        now = written(part)
+        _, then = self._then.setdefault(id(part), (part, now))
+        self._is_changed = self._is_changed or not are_equal(then, now)
+
+    def has_changed(self) -> bool:
+        """Whether one is not what it was; when all have come."""
+        return self._is_changed or any(not are_equal(then, written(part)) for part, then in self._then.values())
 
 
 def is_iterator(value: object) -> bool:

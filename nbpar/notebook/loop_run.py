@@ -135,7 +135,7 @@ class _Run:
         elif type(value) in _AS_THEY_ARE:
             self._items = list(value)
         else:  # in code of the cell's: what the iterable raises has the line of the loop
-            self._items = self._listed(value)
+            self._items = self._listed(captures.watched(value))
         captures.check(self._items)
 
     def _listed(self, value: Any) -> list[Any]:

@@ -45,7 +45,7 @@ def look(setup: str, cell: str) -> None:
     value = evaluate(loop.iterable, source, names)
     try:
         captures.check_iterable(value, task_of(loop, source, names).function)
-        captures.check(value if type(value) is range else list(value))
+        captures.check(value if type(value) is range else list(captures.watched(value)))
     finally:
         if isinstance(names.get("f"), io.IOBase):
             names["f"].close()
@@ -272,6 +272,16 @@ ITERABLES = {
         "for x in g():\n    out.append(len(todo))",
         "going through the iterable changes `todo`",
     ),
+    "one list that is filled again": (
+        "def g():\n    row = []\n    for x in xs:\n        row.append(x)\n        yield row",
+        "for row in g():\n    out.append(sum(row))",
+        "changes them after it has given them out",
+    ),
+    "one that is changed by the next step": (
+        "def g():\n    last = []\n    for x in xs:\n        last.append(x)\n        last = [x]\n        yield x, last",
+        "for x, row in g():\n    out.append(sum(row))",
+        "changes them after it has given them out",
+    ),
     "a number that the generator sets": (
         "n = 0\ndef g():\n    global n\n    for n in xs: yield n",
         "for x in g():\n    out.append(n)",
@@ -392,6 +402,10 @@ RUNS = {
     "a closed file": ("f = open('/dev/null')\nf.close()", APPEND.format("f.name")),
     "an iterator gone through": ("", "for x, y in zip(xs, iter(xs)):\n    out.append(x)"),
     "a generator": ("def g():\n    yield from xs", "for x in g():\n    out.append(x)"),
+    "a generator that gives the same out again": (
+        "settings = {}\ndef g():\n    for x in xs: yield x, settings",
+        "for x, s in g():\n    out.append(len(s))",
+    ),
     "a generator that changes its own": (
         "todo = [1]\ndef g():\n    yield todo.pop()",
         "for x in g():\n    out.append(x)",
