@@ -89,7 +89,7 @@ def test_a_dry_run_of_each_form_is_drawn_and_nothing_has_run(nb: Kernel) -> None
         assert words in shown["text/plain"] and shown["text/html"].startswith("<div") and result.stdout == ""
     stopped = nb.start("ys = %parallel --dry-run [f(x) for x in xs]\nys = 'assigned'").wait()
     assert "5 items" in stopped.displays[0]["text/plain"] and "nothing was assigned" in stopped.stderr
-    assert nb.evaluate(f"(ys, ran, {names})") == ("as it was", [], before)
+    assert nb.evaluate(f"[ys, ran, {names}]") == ["as it was", [], before]
 
 
 def test_what_is_shown(each_nb: Kernel) -> None:
@@ -187,11 +187,7 @@ REFUSED = [
     ),
     ("%%parallel -j none each x in xs\nx", "'none' is not allowed; allowed: a whole number, 1 or more", ""),
     ("%%parallel each x in 5\nx", "the iterable 5 is not allowed", ""),
-    (
-        "%%parallel\nout = []\nfor i, x in enumerate(xs):\n    out.append(x)",
-        "-o results each i, x in enumerate(xs)",
-        "",
-    ),
+    ("%%parallel\nf(xs[0])", "the cell has no `for` loop", "    2 | f(xs[0])\n      | ^^^^^^^^"),
     ("%%parallel 4\nfor x in xs: f(x)", "`4` is no form", "    1 | %%parallel 4\n      |            ^"),
     ("r = %parallel [y := x for x in xs]", "`y := ...`", "    1 | [y := x for x in xs]\n      |  ^^^^^^"),
     ("r = %parallel --background [x for x in xs]", "--background is for", ""),
