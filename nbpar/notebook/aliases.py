@@ -48,6 +48,7 @@ _PARTS = "get setdefault pop popitem popleft values items __getitem__ iter itert
 _GIVE_PARTS = frozenset(f"{_VIEWS} {_PARTS}".split())
 _NEW_WITH_PARTS = frozenset(["list", "tuple", "set", "frozenset", "dict", "sorted", "deque", "copy", "defaultdict"])
 _GO_THROUGH = frozenset(["zip", "enumerate", "reversed", "filter", "iter", "chain", "islice", "product"])
+_FUNCTION_FIRST = frozenset(["defaultdict", "filter"])
 _GIVE_ELEMENT = frozenset(["min", "max", "next"])
 
 
@@ -110,7 +111,10 @@ def value_of(node: ast.expr, lookup: Lookup) -> Value:
 
 
 def _of_call(node: ast.Call, lookup: Lookup) -> Value:
-    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg != "key")]
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name in _FUNCTION_FIRST:
+        del arguments[:1]
     given = frozenset().union(*(value_of(argument, lookup).all for argument in arguments))
     match node.func:
         case ast.Attribute(attr="deepcopy"):

@@ -509,6 +509,9 @@ def test_a_change_that_would_be_lost_is_refused_with_what_to_write(body: str) ->
         "from dataclasses import dataclass\ny = dataclass(x)",
         "y = groups[x].copy()\ny.append(1)",
         "y, z = groups[x], [x]\nz.append(1)",
+        "y = defaultdict(list)\ny[x].append(x)\ny[x][0] = 1",
+        "y = collections.defaultdict(lambda: [0])\ny[x][0] += 1",
+        "y = sorted(load(x), key=f)\ny[0].append(1)",
     ],
 )
 def test_what_an_iteration_has_made_itself_it_may_change(body: str) -> None:
