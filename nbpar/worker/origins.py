@@ -135,8 +135,19 @@ def _inside(value: Any, kind: type) -> list[Any] | tuple[Any, ...] | deque[Any]:
     if isinstance(value, type):
         return [] if _goes_by_name(value) else _of_class(value)
     if _has_plain_state(kind):
-        return list(vars(value).values()) if _goes_by_name(kind) else [*vars(value).values(), kind]
+        return _of_instance(value, kind)
     return []
+
+
+def _of_instance(value: Any, kind: type) -> list[Any]:
+    """Its attributes, without those that a task may have been the first to look at."""
+    is_foreign = _goes_by_name(kind)  # what a library's object keeps for itself is no change of it
+    found = [
+        one
+        for name, one in vars(value).items()
+        if not (is_foreign and name[:1] == "_") and not isinstance(getattr(kind, name, None), functools.cached_property)
+    ]
+    return found if is_foreign else [*found, kind]
 
 
 def _of_class(cls: type) -> list[Any]:

@@ -128,6 +128,7 @@ class Recorders:
         """The recorder of a task."""
         if self._is_plain is None:
             self._is_plain = not (self.used_up or self.collected or self.is_early or self.sometimes or self.tells_items)
+            self.known_by_name(sys._getframe(1).f_globals)  # as it is before any task has used it
         if self._is_plain:
             return _Plain(self, item)
         recorder = Recorder(self, item)
