@@ -61,11 +61,9 @@ def names() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def nothing_has_changed_here(names: dict[str, Any]) -> Any:
-    before = random.getstate()
     yield
     assert (names["cache"], names["kept"], names["sim"].x, names["Sim"].n) == ({}, [], 0, 0)
     assert not names["counts"].any()
-    assert random.getstate() == before
 
 
 def strictly(pool: nbpar.WorkerPool, function: Callable[..., Any], items: Any, **options: Any) -> list[Any]:
@@ -97,8 +95,10 @@ def test_tasks_that_only_read_give_their_results(pool: nbpar.WorkerPool, names: 
 def test_a_change_fails_the_job_and_happens_to_a_copy(
     pool: nbpar.WorkerPool, names: dict[str, Any], function: str, changed: str
 ) -> None:
+    before = random.getstate()
     with pytest.raises(LostUpdateError) as caught:
         strictly(pool, names[function], range(60))
+    assert random.getstate() == before
     assert changed in caught.value.names and "was changed by tasks" in str(caught.value)
     assert strictly(pool, names["reads"], range(3)) == [0, 1, 2]
 
@@ -112,9 +112,7 @@ def test_a_changed_item_fails_the_job_unless_that_is_asked_for(pool: nbpar.Worke
 
 
 def test_seeded_tasks_may_draw(pool: nbpar.WorkerPool, names: dict[str, Any]) -> None:
-    before = random.getstate()
     assert strictly(pool, names["draws"], range(5), seed=1) == strictly(pool, names["draws"], range(5), seed=1)
-    random.setstate(before)  # tasks of threads and of serial seed the kernel's own
 
 
 def test_errors_of_the_notebooks_own_classes_are_those_classes(pool: nbpar.WorkerPool, names: dict[str, Any]) -> None:
