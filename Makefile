@@ -3,6 +3,7 @@
 # make test    every test; installs what they need first
 # make lint    formatting, types, layers
 # make soak    five minutes of everything under random kills; every task must be accounted for
+# make loops   20,000 generated `%%parallel` loops against serial; a wrong answer is shown as small as it gets
 # make bench   nbpar beside its peers, in an environment of their own; writes benchmarks/RESULTS.md
 # make bench-dashboard   of these the dashboard's alone, in JupyterLab and Chromium; the rest of RESULTS.md stays
 # make shots   the pictures in docs/images, of real jobs in JupyterLab and in a terminal
@@ -10,7 +11,8 @@
 #
 # Python 3.11 or newer is found by itself; PYTHON=python3.12 names one. VENV=.venv-312 keeps a second environment.
 # PYTEST_ARGS="-k crash -x" goes to pytest, BENCH_ARGS="--quick --peers Pool,mpire" to the benchmarks, and
-# SOAK_ARGS="--minutes 60 --seed 7" to the soak, SHOTS_ARGS="--only failing,terminal" to the pictures.
+# SOAK_ARGS="--minutes 60 --seed 7" to the soak, SHOTS_ARGS="--only failing,terminal" to the pictures, and
+# LOOPS_ARGS="--examples 500 --start-method forkserver" to the loops.
 
 PYTHON ?=
 VENV ?= .venv
@@ -19,6 +21,7 @@ BENCH_VENV ?= .venv-bench
 BENCH_ARGS ?=
 SHOTS_ARGS ?=
 SOAK_ARGS ?= --minutes 5
+LOOPS_ARGS ?= --examples 20000
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
@@ -26,7 +29,7 @@ CHECKED := nbpar tests tools noxfile.py $(wildcard benchmarks)
 # and nest-asyncio is the one that only ipykernel 6 has.
 KERNELS := .kernels/ipykernel-6.31 .kernels/ipykernel-7.3
 
-.PHONY: help demo lab test lint soak bench bench-dashboard run-benchmarks shots clean chromium
+.PHONY: help demo lab test lint soak loops bench bench-dashboard run-benchmarks shots clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -55,6 +58,9 @@ lint: $(VENV)/.installed-lint
 
 soak: $(VENV)/.installed-test
 	@$(PY) -m tests.soak $(SOAK_ARGS)
+
+loops: $(VENV)/.installed-test
+	@$(PY) -m tests.loops $(LOOPS_ARGS)
 
 bench:
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) run-benchmarks

@@ -61,7 +61,8 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
     Parameters
     ----------
     function : callable
-        Any function the notebook has: a lambda, a closure, one defined two cells ago.
+        Any function the notebook has: a lambda, a closure, one defined two cells ago. Of coroutine functions (``async
+        def``) a worker runs the tasks of a chunk at once, up to 32 or `chunk_size`.
     *iterables : iterable
         The items. Each is passed as it is: a tuple, a dict, an array is one argument. Several iterables are gone
         through side by side, as in ``builtins.map``.

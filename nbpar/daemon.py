@@ -3,7 +3,7 @@
 A new thread that finds no memory to begin with ends without a word, and Python waits for it without end. Nothing of
 nbpar may hang for that: room is looked for before, and the wait has an end. Used by whoever owns a thread:
 :mod:`nbpar.views.ticker`, :mod:`nbpar.backends.dispatcher`, :mod:`nbpar.backends.threads`, :mod:`nbpar.worker.profile`,
-:mod:`nbpar.wire.exceptions`.
+:mod:`nbpar.worker.eventloop`, :mod:`nbpar.wire.exceptions`.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "CheckError",
     "CheckpointError",
     "InternalError",
     "JobCancelledError",
     "JobInterrupt",
+    "LostUpdateError",
     "NbparError",
     "OptionsError",
     "PoolClosedError",
@@ -206,6 +208,48 @@ class PoolClosedError(NbparError, RuntimeError):
 
 class WorkerStartError(NbparError, RuntimeError):
     """Workers could not be started, or their ``worker_init`` failed (then ``__cause__`` is its exception)."""
+
+
+class LostUpdateError(NbparError):
+    """Tasks of a loop changed what the notebook has as well: in their copies, where the change would be lost.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What was changed, as in ``cache``, ``Sim.count`` or ``the item``.
+
+    Examples
+    --------
+    >>> print(LostUpdateError(("cache",)))
+    `cache` was changed by tasks in copies of their own, where the change would be lost
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self.names = names
+
+    def __str__(self) -> str:
+        named = [name if " " in name else f"`{name}`" for name in self.names]
+        if len(named) > 1:
+            named[-2:] = [f"{named[-2]} and {named[-1]}"]
+        was, change_is = ("was", "the change") if len(named) == len(self.names) == 1 else ("were", "the changes")
+        return f"{', '.join(named)} {was} changed by tasks in copies of their own, where {change_is} would be lost"
+
+
+class CheckError(NbparError):
+    """``--check``: an item does not give serially what it gave in a worker.
+
+    Attributes
+    ----------
+    index : int
+        Position of the item in the input.
+    """
+
+    index: int = -1
+
+    def _render_traceback_(self) -> Sequence[str]:
+        """The message alone in IPython: no line of the user's has raised this."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class InternalError(NbparError):

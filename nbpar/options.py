@@ -27,6 +27,7 @@ __all__ = [
     "Progress",
     "Serializer",
     "StartMethod",
+    "Strict",
     "default_start_method",
     "environment",
     "job_options",
@@ -35,6 +36,7 @@ __all__ = [
 
 OnError = Literal["raise", "return", "skip"]
 Progress = bool | Literal["detail"] | None
+Strict = Literal["all", "captured"]
 StartMethod = Literal["forkserver", "spawn", "fork", "threads", "serial"]
 Serializer = Literal["auto", "dill"]
 
@@ -108,6 +110,7 @@ class JobOptions:
     max_in_flight: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     profile: bool = False
+    strict: Strict | None = None  # no option of a user's: see WorkerPool.map_strictly
 
     def __post_init__(self) -> None:
         _whole("chunk_size", self.chunk_size, least=1, none="chosen while the job runs")
@@ -152,7 +155,7 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
     profile: bool,
 ) -> JobOptions:
     """:class:`JobOptions`, checked once for equal values: a map in a loop would spend a tenth of its time on that."""
-    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile, None
     try:
         return _checked(*values)
     except TypeError:  # an array or a list: not allowed, and not hashable

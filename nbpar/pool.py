@@ -29,6 +29,7 @@ from nbpar.options import (
     Progress,
     Serializer,
     StartMethod,
+    Strict,
     default_start_method,
     environment,
     job_options,
@@ -36,6 +37,7 @@ from nbpar.options import (
 from nbpar.streaming import stream
 from nbpar.views.cell import Cell
 from nbpar.wire.shared import unwrap
+from nbpar.worker.execute import is_async
 
 if TYPE_CHECKING:
     from nbpar.resume import Checkpoint
@@ -170,6 +172,11 @@ class WorkerPool:
         )
         return self._run(function, iterables, options)
 
+    def map_strictly(self, function: Any, items: Any, /, strict: Strict = "all", **options: Any) -> list[Any]:
+        """`map`, but raise `LostUpdateError` when tasks change what they brought, or with "all" their item."""
+        __tracebackhide__ = True
+        return self._run(function, (items,), JobOptions(**options, strict=strict))
+
     def starmap(
         self,
         function: Callable[..., R],
@@ -272,8 +279,8 @@ class WorkerPool:
         future: TaskFuture[R] = TaskFuture(self._backend, job_id, lambda future: watch_lines(future, cell))
         future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
-        source = Listed([(function, args, kwargs)])
-        self._backend.submit(JobSpec(job_id, _call, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
+        source, call = Listed([(function, args, kwargs)]), _call_async if is_async(function) else _call
+        self._backend.submit(JobSpec(job_id, call, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
         return future
 
     def warm(self) -> None:
@@ -487,3 +494,7 @@ _SUBMIT = JobOptions(on_error="return", progress=False)
 def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     """What a worker calls for `submit`."""
     return function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
+
+
+async def _call_async(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await _call(function, args, kwargs)

@@ -7,6 +7,7 @@ from benchmarks.studies.dashboard import Dashboard
 from benchmarks.studies.faults import Faults
 from benchmarks.studies.first_steps import FirstSteps
 from benchmarks.studies.growth import GrowthOfItems, GrowthOfTasks, GrowthOfWorkers
+from benchmarks.studies.loop_cells import LoopCells
 from benchmarks.studies.machine import Machine
 from benchmarks.studies.profiling import Profiling
 
@@ -20,5 +21,6 @@ STUDIES: tuple[type[Study], ...] = (
     GrowthOfWorkers,
     GrowthOfItems,
     Profiling,
+    LoopCells,
     Dashboard,
 )

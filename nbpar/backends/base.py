@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from nbpar.engine.chunking import AT_ONCE
 from nbpar.engine.events import LostUpdate, OutputLine, Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity, StateEvent
 from nbpar.errors import TaskError
 from nbpar.options import JobOptions
+from nbpar.worker.execute import Work, is_async
 
 __all__ = [
     "Backend",
@@ -174,6 +176,17 @@ class JobSpec(NamedTuple):
     seed: int
     sink: JobSink
     todo: Sequence[tuple[int, int]] | None = None  # the only tasks to be done, as (start, stop); all by default
+
+    @property
+    def at_once(self) -> int:
+        """How many tasks a worker runs at once: of a coroutine function those of a chunk; 0 for all other functions."""
+        return (self.options.chunk_size or AT_ONCE) if is_async(self.function) else 0
+
+    @property
+    def work(self) -> Work:
+        """What a worker that shares the kernel's memory calls."""
+        options = self.options
+        return Work(self.function, self.star, self.seed, options.seed is not None, self.at_once, options.timeout)
 
 
 class Wait(NamedTuple):

@@ -47,7 +47,7 @@ from nbpar.engine.events import (
 from nbpar.engine.instructions import EndJob, Instruction, Interrupt, Kill, Recall, Send, StartWorker, StopWorker, Tell
 from nbpar.engine.plans import JobPlan, Running
 from nbpar.engine.scheduler import Scheduler
-from nbpar.errors import NbparError, PoolClosedError, TaskError, WorkerStartError
+from nbpar.errors import LostUpdateError, NbparError, PoolClosedError, TaskError, WorkerStartError
 from nbpar.options import PoolOptions
 from nbpar.sizes import in_words
 
@@ -67,7 +67,7 @@ class Record:
     def __init__(self, job: JobSpec, prepared: Prepared) -> None:
         self.job = job
         self.prepared = prepared
-        self.measures = Measures()
+        self.measures = Measures(together=job.at_once > 0)
         self.quick = False
         self.mean_s: float | None = None
         self.error: BaseException | None = None
@@ -184,6 +184,7 @@ class Controller:
                 max_in_flight=options.max_in_flight,
                 mean_s=known_s,
                 todo=job.todo,
+                together=job.at_once > 0,
             )
         )
 
@@ -297,8 +298,7 @@ class Controller:
             case Heavy():
                 self._worker_heavy(event)
             case Sampled() | LostUpdate():
-                if (record := self._jobs.get(event.job_id)) is not None:
-                    record.job.sink.apply(event)
+                self._seen_in_worker(event)
             case NoJob():
                 self._fail_job(event.job_id, event.error)
             case ShuttingDown():
@@ -310,6 +310,13 @@ class Controller:
                 self.scheduler.worker_refused(event.worker_id)
                 self.fail_everything(error)
                 self.scheduler.give_up_starting()
+
+    def _seen_in_worker(self, event: Sampled | LostUpdate) -> None:
+        record = self._jobs.get(event.job_id)
+        if record is not None and isinstance(event, LostUpdate) and record.job.options.strict is not None:
+            self._fail_job(event.job_id, LostUpdateError(event.names))
+        elif record is not None:
+            record.job.sink.apply(event)
 
     def _worker_ready(self, event: Ready) -> None:
         started = WorkerStarted(event.worker_id, event.pid, event.begin_s, event.ready_s, event.init_s)
@@ -325,6 +332,7 @@ class Controller:
             event.worker_id,
             event.chunk_id,
             done_to=event.first + event.n_ended,
+            first=event.first,
             final=event.final,
             work_s=event.end_s - event.begin_s,
             n_bytes=event.n_bytes,

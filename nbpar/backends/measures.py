@@ -24,15 +24,21 @@ table takes milliseconds, and it may be the user's own."""
 class Measures:
     """What is measured of one job.
 
+    Parameters
+    ----------
+    together : bool
+        Tasks of a chunk run at once.
+
     Attributes
     ----------
     slow_above_s : float
         A task that took longer is to be given to :meth:`slow_task`.
     """
 
-    __slots__ = ("_begin_s", "_out", "_repr_s", "_slowest", "slow_above_s")
+    __slots__ = ("_begin_s", "_out", "_repr_s", "_slowest", "_together", "slow_above_s")
 
-    def __init__(self) -> None:
+    def __init__(self, *, together: bool = False) -> None:
+        self._together = together
         self._out: dict[int, tuple[float, int]] = {}  # time and bytes by chunk
         self._slowest: Slowest | None = None
         self.slow_above_s = SLOW_S
@@ -61,6 +67,7 @@ class Measures:
             event.longest_index,
             event.longest_s,
             n_again,
+            self._together,
         )
 
     def dropped(self, chunk_id: int) -> None:

@@ -25,6 +25,7 @@ from nbpar.errors import PoolClosedError
 from nbpar.wire import shared
 from nbpar.wire.board import Slot
 from nbpar.worker.context import Context, current_context, seed_task, set_context
+from nbpar.worker.execute import Work, is_async
 
 __all__ = ["Recipe", "retrier"]
 
@@ -100,13 +101,19 @@ class Recipe:
         def run() -> Any:
             __tracebackhide__ = True
             slot = Slot.alone()
-            outer = current_context()
-            set_context(Context(0, slot, seed=self.seed), whole_process=False)
+            outer, context = current_context(), Context(0, slot, seed=self.seed)
+            set_context(context, whole_process=False)
             try:
-                slot.begin_task(index)
-                if self.options.seed is not None:
-                    seed_task(self.seed, index)
                 argument = shared.unwrap(item)
+                is_seeded = self.options.seed is not None
+                if is_async(self.function):
+                    from nbpar.worker.coroutines import run_one
+
+                    work = Work(self.function, self.star, self.seed, is_seeded, at_once=1)
+                    return run_one(work, argument, index, context)
+                slot.begin_task(index)
+                if is_seeded:
+                    seed_task(self.seed, index)
                 return self.function(*argument) if self.star else self.function(argument)
             finally:
                 set_context(outer, whole_process=False)

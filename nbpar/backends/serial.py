@@ -1,8 +1,9 @@
 """No workers: tasks run in the caller's thread, as the job is given. For debugging, and for maps inside a worker.
 
 The same options, outcomes and errors as everywhere, with three differences that having one thread makes: a job has
-ended when `submit` returns (one that streams: when `feed` does), a timeout is only seen once its task has ended, and
-when only failed tasks are left whose time has not come, the thread sleeps until then.
+ended when `submit` returns (one that streams: when `feed` does), a timeout is only seen once its task has ended (a
+coroutine that waits is cancelled in time), and when only failed tasks are left whose time has not come, the thread
+sleeps until then.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbpar.backends.base import JobSpec, Wait, safe_str, task_error
+from nbpar.backends.isolation import Isolated, pack
 from nbpar.backends.measures import Measures
 from nbpar.engine.backoff import delay_s
 from nbpar.engine.events import ChunkDone, Failure, Sampled, WorkerStarted
 from nbpar.engine.state import Activity
-from nbpar.errors import PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
+from nbpar.errors import LostUpdateError, PoolClosedError, TaskError, TaskTimeoutError, WorkerStartError
 from nbpar.options import PoolOptions
 from nbpar.wire.board import Slot
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.bars import catch_bars
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
-from nbpar.worker.execute import Report, Work, run_chunk, unwrapped
+from nbpar.worker.execute import Report, run_chunk, unwrapped
 
 __all__ = ["SerialBackend"]
 
@@ -41,11 +43,13 @@ class _Run:
     def __init__(self, job: JobSpec, context: Context) -> None:
         self.job = job
         self.context = context
-        self.work = Work(job.function, job.star, job.seed, job.options.seed is not None)
+        self.isolated = None if job.options.strict is None else Isolated(job, pack(job))
+        self.work = job.work if self.isolated is None else self.isolated.work
+        self.error: BaseException | None = None
         self.n_run = 0
         self.later: list[tuple[float, int, int]] = []  # a heap of (due_s, index, attempt): failed tasks
         # Then each has its own time, and what failed need not wait for all the others.
-        self.is_one_by_one = job.options.timeout is not None or job.options.retries > 0
+        self.is_one_by_one = (job.options.timeout is not None or job.options.retries > 0) and not self.work.at_once
         self.measures = Measures()
         self.failed = False
         self.cancelled = False
@@ -115,6 +119,8 @@ class SerialBackend:
         except (KeyboardInterrupt, TaskInterrupt):
             self._end(run, "cancelled")
             raise
+        if closed and not run.cancelled:
+            self._look(run, 0.0, is_last=True)
         if run.failed:
             self._end(run, "failed")
         elif run.cancelled:
@@ -123,8 +129,14 @@ class SerialBackend:
             self._end(run, "done")
 
     def _end(self, run: _Run, status: Any) -> None:
+        if run.work.at_once and run.context.together is None:
+            from nbpar.worker.eventloop import close_loop
+
+            close_loop(run.context)
         if self._runs.pop(run.job.job_id, None) is not None:  # else the pool was shut down meanwhile
-            run.job.sink.ended(status, None)
+            if run.isolated is not None:
+                run.isolated.close()
+            run.job.sink.ended(status, run.error)
 
     def _run_to(self, run: _Run, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
         if todo is None:
@@ -155,11 +167,14 @@ class SerialBackend:
             self._report(run, one, attempt, interrupts)
             if run.failed or run.cancelled or interrupts:
                 slot.drop(chunk_id)
+                if context.together is not None:
+                    context.together.interrupt()
 
-        outer, words = current_context(), bytes(slot.words)
+        outer, words, together = current_context(), bytes(slot.words), context.together
+        context.together = None
         set_context(context, whole_process=False)
         try:
-            usable = [unwrapped(item) for item in items]
+            usable = [unwrapped(item) for item in items] if run.isolated is None else run.isolated.take(items)
             if run.sampler is not None:
                 run.sampler.start()
             run_chunk(
@@ -176,10 +191,19 @@ class SerialBackend:
                 run.sampler.stop()
             set_context(outer, whole_process=False)
             slot.words.cast("B")[:] = words  # a map inside a task of this very pool leaves the task as it was
+            context.together = together
         if interrupts:
             raise interrupts[0]
 
+    def _look(self, run: _Run, work_s: float, *, is_last: bool = False) -> None:
+        """Whether the tasks of a strict job have changed what they must not."""
+        if run.isolated is not None and (changed := run.isolated.look(work_s, is_last=is_last)):
+            run.failed, run.error = True, run.error or LostUpdateError(changed)
+
     def _report(self, run: _Run, report: Report, attempt: int, interrupts: list[BaseException]) -> None:
+        if run.isolated is not None:
+            run.isolated.give(report.values, report.failures, report.first)
+            self._look(run, report.end_s - report.begin_s)
         job, timeout_s = run.job, run.job.options.timeout
         first, stop = report.first, report.first + report.n_ended
         failures = dict(report.failures)
@@ -191,7 +215,7 @@ class SerialBackend:
             error = failures.get(index)
             if error is None:
                 value = next(values)
-                if timeout_s is None or report.end_s - report.begin_s <= timeout_s:
+                if timeout_s is None or run.work.at_once or report.end_s - report.begin_s <= timeout_s:
                     job.sink.completed(index, [value])
                     continue
                 error = TaskTimeoutError(f"ran longer than timeout={timeout_s:g} s (seen when it had ended)")
@@ -216,6 +240,7 @@ class SerialBackend:
                     longest_index=report.longest_index,
                     longest_s=report.longest_s,
                     n_again=n_again,
+                    together=run.work.at_once > 0,
                 )
             )
 
@@ -241,6 +266,8 @@ class SerialBackend:
         run = self._runs.get(job_id)
         if run is not None:
             run.cancelled = True
+            if run.context.together is not None:
+                run.context.together.interrupt()
             if run.job.closed is False:  # a stream that nobody reads on
                 self._end(run, "cancelled")
 

@@ -220,8 +220,11 @@ class Shipper:
             self._channel.send(Message(Kind.FOLLOW, head=prepared.surroundings), later=True)
         flags = job.star * JobFlag.STAR | (job.options.seed is not None) * JobFlag.SEEDED
         flags |= job.options.profile * JobFlag.PROFILED
+        if job.options.strict is not None:
+            flags |= JobFlag.STRICT | (job.options.strict == "all") * JobFlag.KEEPS_ITEMS
         seed = job.seed.to_bytes(job.seed.bit_length() // 8 + 1, "little")
-        message = Message(Kind.JOB, (job.job_id, flags, 0, 0, 0), head=function.key.encode(), payload=seed)
+        numbers, times = (job.job_id, flags, job.at_once, 0, 0), (job.options.timeout or 0.0, 0.0, 0.0, 0.0, 0.0)
+        message = Message(Kind.JOB, numbers, times, head=function.key.encode(), payload=seed)
         self._channel.send(message, later=True)
         self._jobs.add(job.job_id)
         while len(self._functions) > MAX_FUNCTIONS:

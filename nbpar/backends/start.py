@@ -58,6 +58,8 @@ _preparation_data: Callable[[str], dict[str, Any]] = multiprocess.spawn.get_prep
 
 def _without_main(name: str) -> dict[str, Any]:
     """What a child is told before it runs; one of ours is not told of the main module, so it does not import it."""
+    if name.startswith(_NAME):
+        vars(sys.modules["__main__"]).setdefault("__spec__", None)  # `%reset` takes it away, and multiprocess reads it
     data = _preparation_data(name)
     if name.startswith(_NAME):
         data.pop("init_main_from_name", None)

@@ -13,19 +13,33 @@ import queue
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nbpar.backends.base import Gone, JobSpec, Left, NotReady, Printed, Ready, TasksEnded, WorkerEvent, short_repr
+from nbpar.backends.base import (
+    Gone,
+    JobSpec,
+    Left,
+    NoJob,
+    NotReady,
+    Printed,
+    Ready,
+    TasksEnded,
+    WorkerEvent,
+    short_repr,
+)
+from nbpar.backends.isolation import Isolated, pack
 from nbpar.backends.thread_output import renew_routes, route_prints
 from nbpar.daemon import start_thread
-from nbpar.engine.events import Sampled
+from nbpar.engine.events import LostUpdate, Sampled
 from nbpar.engine.instructions import Chunk
 from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
 from nbpar.wire.board import Slot
+from nbpar.wire.codec import Encoded
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.bars import catch_bars
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
@@ -46,6 +60,8 @@ class _Thread:
     chunk_id: int | None = None
     abandoned: bool = False
     samplers: dict[int, Any] = field(default_factory=dict)  # of the jobs that are profiled
+    isolated: dict[int, Isolated] = field(default_factory=dict)  # of the strict jobs
+    n_waiting: Counter[int] = field(default_factory=Counter)  # chunks in the inbox, of strict jobs, by job
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class _Prepared:
 
     work: Work
     speed_key: object
+    packed: Encoded | None = None  # of a strict job: each thread has a copy of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,7 @@ class _Order:
     quick: bool
     returnable: bool
     profiled: bool
+    strict: tuple[JobSpec, Encoded] | None = None
 
 
 class ThreadWorkers:
@@ -81,8 +99,8 @@ class ThreadWorkers:
         """Nothing is pickled."""
         renew_routes()
         catch_bars(own_process=False)
-        work = Work(job.function, job.star, job.seed, job.options.seed is not None)
-        return _Prepared(work, getattr(job.function, "__code__", None))
+        packed = None if job.options.strict is None else pack(job)
+        return _Prepared(job.work, getattr(job.function, "__code__", None), packed)
 
     def start(self, worker_id: int) -> None:
         """Start a thread."""
@@ -102,7 +120,11 @@ class ThreadWorkers:
         if worker is not None:
             items = job.source.take(chunk.start, chunk.stop)
             options = job.options
-            worker.inbox.put(_Order(chunk, items, prepared.work, quick, options.chunk_size is None, options.profile))
+            strict = None if prepared.packed is None else (job, prepared.packed)
+            if strict is not None:
+                worker.n_waiting[job.job_id] += 1
+            returnable = options.chunk_size is None
+            worker.inbox.put(_Order(chunk, items, prepared.work, quick, returnable, options.profile, strict))
         return 0
 
     def interrupt(self, worker_id: int, chunk_id: int) -> None:
@@ -113,7 +135,10 @@ class ThreadWorkers:
         worker.context.slot.drop(chunk_id)
         with worker.lock:
             if worker.chunk_id == chunk_id and worker.thread is not None:
-                _raise_in(worker.thread, TaskInterrupt)
+                if (together := worker.context.together) is not None:
+                    together.interrupt()  # what waits is cancelled by its event loop
+                else:
+                    _raise_in(worker.thread, TaskInterrupt)
 
     def recall(self, worker_id: int, chunk_id: int) -> None:
         """Drop a chunk; what runs is left alone."""
@@ -134,6 +159,8 @@ class ThreadWorkers:
         running, _ = self.look(worker_id)
         worker.abandoned = True
         worker.inbox.put(None)
+        if (together := worker.context.together) is not None:
+            together.interrupt()
         _raise_in(worker.thread, TaskInterrupt)
         del self._threads[worker_id]
         self._events.put(Gone(worker_id, os.getpid(), None, running))
@@ -148,6 +175,9 @@ class ThreadWorkers:
         """Forget the samplers of a job that was profiled."""
         for worker in self._threads.values():
             worker.samplers.pop(job_id, None)
+            worker.n_waiting.pop(job_id, None)
+            if (isolated := worker.isolated.pop(job_id, None)) is not None:
+                isolated.close()
 
     def wait(self, timeout_s: float | None) -> None:
         """Wait for an event."""
@@ -206,6 +236,8 @@ class ThreadWorkers:
         for worker in workers:
             worker.inbox.put(None)
             if worker.chunk_id is not None and worker.thread is not None:
+                if (together := worker.context.together) is not None:
+                    together.interrupt()
                 _raise_in(worker.thread, TaskInterrupt)
         for worker in workers:
             if worker.thread is not None and worker.thread is not threading.current_thread():
@@ -220,6 +252,10 @@ class ThreadWorkers:
             self._serve(worker, begin_s)
         except BaseException as error:  # noqa: BLE001  # raised from outside, where no task runs: by a debugger, say
             gone = gone._replace(exit_code=None, running=self.look(worker.worker_id)[0], last_words=short_repr(error))
+        if worker.context.loop is not None:
+            from nbpar.worker.eventloop import close_loop
+
+            close_loop(worker.context)
         if not worker.abandoned:
             self._threads.pop(worker.worker_id, None)
             self._events.put(gone)
@@ -250,6 +286,7 @@ class ThreadWorkers:
     def _run(self, worker: _Thread, order: _Order, finish_line: Callable[[], None]) -> None:
         chunk = order.chunk
         told = False
+        isolated: Isolated | None = None
         sampler = self._sampler(worker, chunk.job_id) if order.profiled else None
 
         def report(one: Report) -> None:
@@ -257,6 +294,11 @@ class ThreadWorkers:
             if one.final and sampler is not None:
                 sampler.stop()
             finish_line()
+            if isolated is not None:
+                isolated.give(one.values, one.failures, one.first)
+                is_last = one.final and not worker.n_waiting[chunk.job_id]
+                if (changed := isolated.look(one.end_s - one.begin_s, is_last=is_last)) and not worker.abandoned:
+                    self._events.put(LostUpdate(chunk.job_id, changed))
             if not worker.abandoned:
                 self._events.put(_ended(worker.worker_id, chunk.chunk_id, one))
             told = one.final
@@ -264,12 +306,15 @@ class ThreadWorkers:
         try:
             with worker.lock:
                 worker.chunk_id = chunk.chunk_id
-            items = [unwrapped(item) for item in order.items]
+            if order.strict is not None:
+                worker.n_waiting[chunk.job_id] -= 1
+                isolated = self._isolated(worker, *order.strict)
+            items = [unwrapped(item) for item in order.items] if isolated is None else isolated.take(order.items)
             worker.context.attempt, worker.context.seed = chunk.attempt, order.work.seed
             if sampler is not None:
                 sampler.start()
             run_chunk(
-                order.work,
+                order.work if isolated is None else isolated.work,
                 items,
                 chunk_id=chunk.chunk_id,
                 start=chunk.start,
@@ -291,6 +336,16 @@ class ThreadWorkers:
                 return
             except TaskInterrupt:
                 continue
+
+    def _isolated(self, worker: _Thread, job: JobSpec, packed: Encoded) -> Isolated | None:
+        """The copy of a strict job's function that belongs to this thread."""
+        if job.job_id not in worker.isolated:
+            try:
+                worker.isolated[job.job_id] = Isolated(job, packed)
+            except Exception as error:  # noqa: BLE001  # whatever a __setstate__ of the user's raises
+                self._events.put(NoJob(worker.worker_id, job.job_id, error))
+                return None
+        return worker.isolated[job.job_id]
 
     def _sampler(self, worker: _Thread, job_id: int) -> Any:
         if job_id not in worker.samplers:

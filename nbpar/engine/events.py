@@ -67,6 +67,8 @@ class ChunkDone(NamedTuple):
         The task among them that took longest, and how long; index -1 where tasks were not timed one by one.
     n_again : int
         Further tasks that the time went to, which are tried again and thus have not ended.
+    together : bool
+        They ran at once, and each took about as long as the longest.
     """
 
     worker_id: int
@@ -83,6 +85,7 @@ class ChunkDone(NamedTuple):
     longest_index: int = -1
     longest_s: float = 0.0
     n_again: int = 0
+    together: bool = False
 
 
 class WorkLost(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from nbpar.engine.instructions import Chunk, EndJob, Loss
 from nbpar.engine.quarantine import ALONE_AFTER
 
 __all__ = ["Held", "JobPlan", "JobRecord", "Running", "WorkerRecord"]
+
+LATE_S = 1.0
+"""A worker with coroutines whose time is over has so long, and their time once more, to end them itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,14 @@ class JobPlan:
     max_in_flight: int | None = None
     mean_s: float | None = None  # what tasks of the same function took before
     todo: Sequence[tuple[int, int]] | None = None
+    together: bool = False  # the tasks of a chunk run at once
+
+    def limit_s(self, seen: Running) -> float:
+        """How long the board may say the same before a task's time is over."""
+        if self.timeout_s is None:
+            return math.inf
+        # A worker cancels coroutines itself: not in time only where something holds all of them up.
+        return 2 * self.timeout_s + LATE_S if self.together and seen.n_block > 1 else self.timeout_s
 
 
 @dataclass(slots=True, eq=False)
@@ -188,19 +200,32 @@ class JobRecord:
         first, stop = held.done_to, chunk.stop
         if running.index is not None and held.done_to <= running.index < chunk.stop:
             first, stop = running.index, min(running.index + max(1, running.n_block), chunk.stop)
-        if stop < chunk.stop:
-            self.put_back(stop, chunk.stop, chunk.attempt)
-        if stop - first > 1:  # one of several, not known which: each alone, so that the next death names it
-            for index in range(stop - 1, first - 1, -1):
+        self.put_back_parts(held, stop, chunk.stop)
+        suspects = [index for index in range(first, stop) if index not in held.apart]
+        if len(suspects) > 1:  # one of several, not known which: each alone, so that the next death names it
+            for index in reversed(suspects):
                 self.put_back(index, index + 1, chunk.attempt)
-        if held.done_to < first:
-            self.put_back(held.done_to, first, chunk.attempt)
-        return first if stop - first == 1 else None
+        self.put_back_parts(held, held.done_to, first)
+        return suspects[0] if len(suspects) == 1 else None
+
+    def put_back_parts(self, held: Held, start: int, stop: int) -> None:
+        """Put back what has not ended of a part of a chunk."""
+        if not held.apart:
+            if start < stop:
+                self.put_back(start, stop, held.chunk.attempt)
+            return
+        for end in sorted({*held.apart, stop}, reverse=True):  # from behind: the first is to stand first
+            if start < end <= stop and end - 1 not in held.apart:
+                begin = max((index + 1 for index in held.apart if index < end), default=start)
+                self.put_back(max(begin, start), end, held.chunk.attempt)
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A chunk on its way through a worker; tasks before `done_to` have ended."""
+    """A chunk on its way through a worker; tasks before `done_to` have ended, and those `apart`.
+
+    Coroutines end in any order.
+    """
 
     chunk: Chunk
     done_to: int
@@ -209,6 +234,25 @@ class Held:
     sent_at_s: float = 0.0
     work_s: float = 0.0  # of the tasks that have ended
     recalled_at_s: float | None = None
+    apart: set[int] = field(default_factory=set)
+
+    def ended(self, first: int, stop: int) -> int:
+        """Tasks `first` to ``stop - 1`` have ended; how many these are."""
+        if self.done_to < first < stop:
+            self.apart.update(range(first, stop))
+            return stop - first
+        n_new, self.done_to = stop - self.done_to, stop
+        if self.apart:
+            n_new -= sum(index < stop for index in self.apart)
+            while self.done_to in self.apart:
+                self.done_to += 1
+            self.apart = {index for index in self.apart if index > self.done_to}
+        return n_new
+
+    @property
+    def n_left(self) -> int:
+        """Tasks that have not ended."""
+        return self.chunk.stop - self.done_to - len(self.apart)
 
 
 @dataclass(slots=True, eq=False)

@@ -67,7 +67,8 @@ class Scheduler:
 
     def add_job(self, plan: JobPlan) -> None:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
-        sizer = ChunkSizer(n_workers=len(self._workers), fixed=plan.chunk_size, mean_s=plan.mean_s)
+        n_workers, size, mean_s = len(self._workers), plan.chunk_size, plan.mean_s
+        sizer = ChunkSizer(n_workers=n_workers, fixed=size, mean_s=mean_s, together=plan.together)
         job = self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
         job.offer(plan.n_available, plan.todo)
         self._turns.joins(plan.job_id)
@@ -228,7 +229,7 @@ class Scheduler:
         if job is None:
             return None
         self._touched.add(chunk.job_id)
-        job.n_in_flight -= chunk.stop - held.done_to
+        job.n_in_flight -= held.n_left
         if job.stopping is not None or held.done_to >= chunk.stop:
             return None
         return job.put_back_lost(held, running)
@@ -251,9 +252,19 @@ class Scheduler:
                 held.sent_bytes = n_bytes
 
     def tasks_ended(
-        self, worker_id: int, chunk_id: int, *, done_to: int, final: bool, work_s: float, n_bytes: int = 0
+        self,
+        worker_id: int,
+        chunk_id: int,
+        *,
+        first: int = 0,
+        done_to: int,
+        final: bool,
+        work_s: float,
+        n_bytes: int = 0,
     ) -> Chunk | None:
         """Tasks of a chunk before `done_to` have ended; `final` when the worker is through with the chunk.
+
+        Of coroutines only those from `first` on have, where that is not the next one to end.
 
         Returns
         -------
@@ -264,8 +275,7 @@ class Scheduler:
         held = next((one for one in worker.held if one.chunk.chunk_id == chunk_id), None)
         if held is None:
             return None
-        chunk, n_new = held.chunk, done_to - held.done_to
-        held.done_to = done_to
+        chunk, n_new = held.chunk, held.ended(first, done_to)
         held.work_s += work_s
         worker.n_tasks += n_new
         job = self._jobs.get(chunk.job_id)
@@ -280,10 +290,10 @@ class Scheduler:
             worker.slow = False
             if worker.n_signals == 0:
                 worker.asked_at_s = None  # the next chunk's own time starts when its turn has come
-            if job is not None and done_to < chunk.stop:
-                job.n_in_flight -= chunk.stop - done_to
+            if job is not None and held.done_to < chunk.stop:
+                job.n_in_flight -= held.n_left
                 if job.stopping is None:
-                    job.put_back(done_to, chunk.stop, chunk.attempt)
+                    job.put_back_parts(held, held.done_to, chunk.stop)
                     self._later.add(chunk.job_id)
         return chunk if job is not None else None
 
@@ -354,9 +364,9 @@ class Scheduler:
                 continue
             for held in worker.held:
                 job = self._jobs.get(held.chunk.job_id)
-                if held.chunk.chunk_id != seen.chunk_id or job is None or job.plan.timeout_s is None:
+                if held.chunk.chunk_id != seen.chunk_id or job is None:
                     continue
-                if now_s - seen.since_s > job.plan.timeout_s:
+                if now_s - seen.since_s > job.plan.limit_s(seen):
                     self._condemn(worker_id, seen, "timeout")
 
     def kill_for_memory(self, worker_id: int, running: Running) -> None:

@@ -240,6 +240,8 @@ class JobState:
         if start <= event.longest_index < stop:
             durations.add(event.longest_s, 1)
             rest_s, n_tasks, n_rest = rest_s - event.longest_s, n_tasks - 1, n_rest - 1
+            if event.together:
+                rest_s = event.longest_s * n_rest
         if n_tasks > 0:
             durations.add(rest_s / n_rest, n_tasks)
 

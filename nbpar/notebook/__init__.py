@@ -2,8 +2,10 @@
 
 General layout: ``magics`` is the commands, ``options`` what can be written behind them, ``source`` the cell's text and
 what is refused in it, ``cells`` and ``comprehensions`` the way from a text to a task, ``shell`` what ``!`` does inside
-one, ``pools`` the workers, ``status`` and ``debug`` the parts of ``%nbpar``, ``completer`` the Tab key. ``%load_ext
-nbpar`` calls the two functions here; IPython is imported then.
+one, ``pools`` the workers, ``status`` and ``debug`` the parts of ``%nbpar``, ``completer`` the Tab key. Of the loop
+form ``loops`` reads the text into a ``loop_model``, ``captures`` looks at the objects, ``loop_run`` runs it, ``replay``
+does its effects. ``dry_run`` is ``--dry-run``, ``rehearsal`` is ``--check``. ``%load_ext nbpar`` calls the two
+functions here; IPython is imported then.
 """
 
 from __future__ import annotations

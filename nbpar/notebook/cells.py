@@ -2,7 +2,8 @@
 
 Owns the reading of the header, the check of the body and its rewriting. The body becomes the body of a function whose
 globals are the user's namespace: names assigned in it are the task's own, others are those of the notebook as of the
-call. Lines keep their numbers in the cell. Called by :mod:`nbpar.notebook.magics`; needs no IPython.
+call. Lines keep their numbers in the cell. A body with ``await`` becomes that of a coroutine function, whose tasks a
+worker runs at once (:mod:`nbpar.worker.coroutines`). Called by :mod:`nbpar.notebook.magics`; needs no IPython.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def each_task(header: Header, body: ast.Module, source: Source, namespace: dict[
     """
     if not body.body:
         raise Refused("the cell has no code: what stands below the first line is the task")
-    names = _Check(source).check(body, header.target)
+    _refuse_whole_loop(header, body, source)
+    check = _Check(source)
+    names = check.check(body, header.target)
     statements = rewrite_shell_calls(body, source, names | set(namespace)).body
     last = statements[-1]
     has_result = isinstance(last, ast.Expr)
@@ -120,10 +123,17 @@ def each_task(header: Header, body: ast.Module, source: Source, namespace: dict[
         item = ast.copy_location(ast.Name(ITEM, ast.Load()), header.target)
         unpack = ast.copy_location(ast.Assign([header.target], item), header.target)
         definition = define("<cell>", ITEM, [unpack, *statements], header.target)
-    function = function_of(definition, source, namespace)
-    if function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-        raise Refused("`yield` and `await` cannot stand in a task")
+    function = function_of(_asynchronous(definition) if check.is_async else definition, source, namespace)
+    assert not function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR), "`yield` was refused"
     return Task(function, has_result)
+
+
+def _asynchronous(definition: ast.FunctionDef) -> Any:
+    """The same definition with ``async`` before it."""
+    made = ast.AsyncFunctionDef(
+        **{name: getattr(definition, name) for name in definition._fields if hasattr(definition, name)}
+    )
+    return ast.copy_location(made, definition)
 
 
 def evaluate(
@@ -149,6 +159,20 @@ def suggest_each(body: ast.Module) -> str:
                 target = target.removeprefix("(").removesuffix(")")
             return f"%%parallel -o results each {target} in {ast.unparse(node.iter)}"
     return "%%parallel -o results each x in xs"
+
+
+def _refuse_whole_loop(header: Header, body: ast.Module, source: Source) -> None:
+    """Refuse a cell that still has the loop which ``each`` stands for: all of it would run for each item."""
+    parts = ast.unparse(header.target), ast.unparse(header.iterable)
+    for statement in body.body:
+        if isinstance(statement, ast.For) and (ast.unparse(statement.target), ast.unparse(statement.iter)) == parts:
+            first_line = source.text.split("\n")[statement.lineno - 1]
+            place = Place(statement.lineno, statement.col_offset, statement.lineno, len(first_line))
+            raise Refused(
+                f"the cell has the whole loop, which `each` would run once for each item. Leave out "
+                f"`each {header.text}`, and `%%parallel` runs the loop in parallel; or keep its body alone.",
+                place,
+            )
 
 
 def _find_in(text: str) -> int | None:
@@ -181,6 +205,7 @@ class _Check(ast.NodeVisitor):
         self._in_loop = 0
         self._assigned: set[str] = set()
         self._augmented: dict[str, ast.AugAssign] = {}
+        self.is_async = False
 
     def check(self, body: ast.Module, target: ast.expr) -> set[str]:
         """Go through the whole body; gives the names that a task assigns."""
@@ -191,7 +216,8 @@ class _Check(ast.NodeVisitor):
                 raise self._refuse(
                     node,
                     f"`{name}` is not set in this task, so there is nothing to add to; each task has names of its own. "
-                    f"Make the amount the cell's last expression and add the results up",
+                    f"Make the amount the cell's last expression and add the results up; or write the whole loop, with "
+                    f"`%%parallel` above it and no `each`",
                 )
         return self._assigned
 
@@ -223,8 +249,8 @@ class _Check(ast.NodeVisitor):
         self.visit(node.body)
         self._in_function -= 1
 
-    def _visit_loop(self, node: ast.For | ast.While) -> None:
-        head = [node.target, node.iter] if isinstance(node, ast.For) else [node.test]
+    def _visit_loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
+        head = [node.test] if isinstance(node, ast.While) else [node.target, node.iter]
         for part in head:
             self.visit(part)
         self._in_loop += 1
@@ -276,6 +302,22 @@ class _Check(ast.NodeVisitor):
 
     visit_MatchAs = visit_MatchStar = visit_MatchMapping = _visit_pattern  # noqa: N815
 
+    # --- what is waited for -------------------------------------------------------------------------------------------
+
+    def _visit_await(self, node: ast.Await | ast.AsyncWith) -> None:
+        self.is_async = self.is_async or not self._in_function
+        self.generic_visit(node)
+
+    visit_Await = visit_AsyncWith = _visit_await  # noqa: N815
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> None:
+        self.is_async = self.is_async or not self._in_function
+        self._visit_loop(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self.is_async = self.is_async or (bool(node.is_async) and not self._in_function)
+        self.generic_visit(node)
+
     # --- refused ------------------------------------------------------------------------------------------------------
 
     def visit_Return(self, node: ast.Return) -> None:
@@ -289,16 +331,6 @@ class _Check(ast.NodeVisitor):
         self.generic_visit(node)
 
     visit_Yield = visit_YieldFrom = _visit_yield  # noqa: N815
-
-    def _visit_await(self, node: ast.AST) -> None:
-        if not self._in_function and not (isinstance(node, ast.comprehension) and not node.is_async):
-            raise self._refuse(
-                getattr(node, "target", node) if isinstance(node, ast.comprehension) else node,
-                "`await` cannot stand in a task: a worker has no event loop. Call `asyncio.run(...)` in it",
-            )
-        self.generic_visit(node)
-
-    visit_Await = visit_AsyncFor = visit_AsyncWith = visit_comprehension = _visit_await  # noqa: N815
 
     def visit_Global(self, node: ast.Global) -> None:
         raise self._refuse(node, "`global` cannot stand in a task: what it sets in a worker would be lost")

@@ -20,7 +20,7 @@ from nbpar.errors import TaskError
 from nbpar.notebook.cells import ITEM, evaluate
 from nbpar.notebook.source import Refused, Source, define, function_of, move, place_of
 
-__all__ = ["CONSUMERS", "Comprehension", "read_comprehension"]
+__all__ = ["CONSUMERS", "Comprehension", "look_at_comprehension", "read_comprehension"]
 
 CONSUMERS = ("all", "any", "dict", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple")
 """Functions that may stand around the comprehension: they use all of it, or say when they have enough."""
@@ -92,29 +92,73 @@ def read_comprehension(
     >>> squares.value(map(squares.task, squares.items))
     {1: 1, 3: 9, 5: 25, 7: 49}
     """
+    read = _read(source, namespace, scope or {}, column)
+    comprehension, captured = read.comprehension, read.captured
+    kind = _KINDS[type(comprehension)]
+    finish: Callable[[Iterator[Any]], Any] = {"setcomp": set, "dictcomp": dict}.get(kind, list)
+    if read.consumer is not None:
+        finish = _consumer(read.expression, iter if kind == "genexpr" else finish, source, namespace, captured)
+    items = evaluate(comprehension.generators[0].iter, source, namespace, captured)
+    return Comprehension(
+        items=items,
+        task=read.task,
+        many=read.many,
+        stops_early=read.consumer in ("any", "all") and kind == "genexpr",
+        keeps_errors=kind != "dictcomp" and read.consumer in (None, "list", "tuple", "set", "frozenset"),
+        _finish=finish,
+    )
+
+
+def look_at_comprehension(
+    source: Source, namespace: dict[str, Any], scope: Mapping[str, Any] | None = None
+) -> tuple[ast.expr, list[str], Callable[[Any], Any]]:
+    """Of an expression the outermost iterable, the task in lines of text, and as a function; nothing is evaluated.
+
+    Raises
+    ------
+    Refused
+        When it is none of the expressions that run in parallel.
+
+    Examples
+    --------
+    >>> _, task, function = look_at_comprehension(Source("[x * y for x in load() if x for y in x.ys]"), {})
+    >>> task
+    ['x * y', 'if x', 'for y in x.ys']
+    """
+    read = _read(source, namespace, scope or {}, 0)
+    comprehension = read.comprehension
+    if isinstance(comprehension, ast.DictComp):
+        element = f"{ast.unparse(comprehension.key)}: {ast.unparse(comprehension.value)}"
+    else:
+        element = ast.unparse(comprehension.elt)
+    first, *inner = comprehension.generators
+    conditions = [f"if {ast.unparse(condition)}" for condition in first.ifs]
+    return first.iter, [element, *conditions, *(ast.unparse(one).strip() for one in inner)], read.task
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An expression that runs in parallel, before anything of it is evaluated."""
+
+    expression: ast.expr
+    comprehension: _Comprehension
+    consumer: str | None
+    captured: dict[str, Any]
+    task: Callable[[Any], Any]
+    many: bool
+
+
+def _read(source: Source, namespace: dict[str, Any], scope: Mapping[str, Any], column: int) -> _Read:
     body = source.parse(f"({source.text}\n)", column=-1).body  # in parentheses, so that `x for x in xs` is a generator
     if len(body) != 1 or not isinstance(body[0], ast.Expr):
         raise Refused(f"%parallel takes one expression, as in: {_EXAMPLE}")
     expression = body[0].value
-    comprehension, consumer = _parts(expression, source, namespace, scope or {})
+    comprehension, consumer = _parts(expression, source, namespace, scope)
     _check(comprehension, source)
     move(expression, source.first_line, column)
     captured = _captured(expression, scope)
-    first = comprehension.generators[0]
-    kind = _KINDS[type(comprehension)]
-    finish: Callable[[Iterator[Any]], Any] = {"setcomp": set, "dictcomp": dict}.get(kind, list)
-    if consumer is not None:
-        finish = _consumer(expression, iter if kind == "genexpr" else finish, source, namespace, captured)
-    items = evaluate(first.iter, source, namespace, captured)
-    task, many = _task(comprehension, f"<{kind}>", source, namespace, captured)
-    return Comprehension(
-        items=items,
-        task=task,
-        many=many,
-        stops_early=consumer in ("any", "all") and kind == "genexpr",
-        keeps_errors=kind != "dictcomp" and consumer in (None, "list", "tuple", "set", "frozenset"),
-        _finish=finish,
-    )
+    task, many = _task(comprehension, f"<{_KINDS[type(comprehension)]}>", source, namespace, captured)
+    return _Read(expression, comprehension, consumer, captured, task, many)
 
 
 def _parts(
@@ -147,7 +191,7 @@ def _check(comprehension: _Comprehension, source: Source) -> None:
                 f"`{ast.unparse(node.target)} := ...` would be set in a worker and lost: it belongs to the code around"
             )
         elif isinstance(node, ast.Await) or (isinstance(node, ast.comprehension) and node.is_async):
-            reason = "`await` and `async for` cannot stand in a task: a worker has no event loop"
+            reason = "`await` and `async for` cannot stand in %parallel; they can in the cell below `%%parallel each`"
         else:
             continue
         written = node.target if isinstance(node, ast.comprehension) else node

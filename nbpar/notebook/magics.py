@@ -16,18 +16,26 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from IPython.core.display_functions import display
 from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from nbpar.api import default_pool
 from nbpar.errors import NbparError, OptionsError
 from nbpar.history import jobs
 from nbpar.notebook.cells import each_task, evaluate, read_header, suggest_each
 from nbpar.notebook.completer import SUBCOMMANDS
 from nbpar.notebook.comprehensions import read_comprehension
 from nbpar.notebook.debug import failed_task
+from nbpar.notebook.dry_run import plan_of_comprehension, plan_of_each, plan_of_loop
+from nbpar.notebook.loop_model import Loop
+from nbpar.notebook.loop_run import run_loop
+from nbpar.notebook.loops import read_loop
 from nbpar.notebook.options import PARALLEL, map_options, parse, said_in_options, split_options, with_arguments
+from nbpar.notebook.plan import Plan
 from nbpar.notebook.pools import all_pools, pool_of, restart_pools, shutdown_pools
+from nbpar.notebook.rehearsal import imap_and_check, map_and_check
 from nbpar.notebook.source import Place, Refused, Source, aligned
 from nbpar.notebook.status import status_text
 from nbpar.wire.exceptions import strip_own_frames
@@ -44,9 +52,20 @@ class NbparMagics(Magics):
     @line_cell_magic
     @with_arguments(*PARALLEL)
     def parallel(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        """Run a cell for each item, or a comprehension, on all cores.
+        """Run a loop, a cell for each item, or a comprehension, on all cores.
 
         ::
+
+            %%parallel
+            total, good = 0, []
+            for x in xs:
+                y = simulate(x)
+                total += y.score
+                if y.ok:
+                    good.append(y)
+
+        runs the body of the loop for each item, and what stands around it in the notebook. Afterwards the names are
+        what the loop leaves without the first line; where that cannot be, it is refused, and says why. ::
 
             %%parallel -o results each x in xs
             y = simulate(x)
@@ -58,17 +77,22 @@ class NbparMagics(Magics):
             results = %parallel -j 4 [f(x) for x in xs if ok(x)]
 
         gives what the list, set or dict comprehension gives; all, any, dict, frozenset, list, max, min, set, sorted,
-        sum and tuple may stand around it.
+        sum and tuple may stand around it. With --dry-run nothing runs, and all three show what would.
         """
         __tracebackhide__ = True
         words, at = split_options(line)
         options = parse(self, "parallel", words)
         if cell is None:
             source, column, is_silent = self._source_of_line(line[at:])
+            if options.dry_run:
+                return _reported(source, lambda: self._look_at_line(source, options, local_ns or {}))
             value = _reported(source, lambda: self._comprehension(source, column, options, local_ns or {}))
             return None if is_silent else value
         source = self._source_of_cell(line, cell)
-        return _reported(source, lambda: self._each(source, line[at:], options))
+        if options.dry_run:
+            return _reported(source, lambda: self._look_at_cell(source, line[at:], options))
+        run = self._each if line[at:].strip() else self._loop
+        return _reported(source, lambda: run(source, line[at:], options))
 
     @no_var_expand
     @line_magic
@@ -105,28 +129,40 @@ class NbparMagics(Magics):
         first_line, _, below = source.text.partition("\n")
         column = len(first_line) - len(form)
         body = source.parse(below, line=2)
-        if not re.match(r"each\b", form):
-            what = f"`{form}` is no form of it" if form.strip() else "it does not parallelise a loop by itself"
-            place = Place(1, column, 1, column + len(form)) if form.strip() else None
-            raise Refused(
-                f"%%parallel: {what}. In the `each` form the cell is the task, for one item: begin it with\n"
-                f"    {suggest_each(body)}\n  and make what the task gives its last expression",
-                place,
-            )
+        _check_form(form, column, body)
         header = read_header(form[4:], source, column=column + 4)
         task = each_task(header, self._by_users_transformers(body), source, self._namespace)
         pool = pool_of(options.workers)
         items = evaluate(header.iterable, source, self._namespace)
         call = map_options(options, f"each {header.text}")
+        if options.background and options.check is not None:
+            raise Refused("--check compares results, and --background does not wait for them: leave out one of the two")
         if options.background:
             job = pool.map_async(task.function, items, **call)
             if (name := options.output) is not None:
                 print(f"{name} is the job: `await {name}` or {name}.result() gives the list.")  # noqa: T201
             return self._given(job, options)
-        results = pool.map(task.function, items, **call)
+        results = map_and_check(pool.map, task.function, items, options.check, call)
         if options.output is None and (_ends_with_semicolon(below) or all(one is None for one in results)):
             return None  # as a cell that ends with a statement, with print(...) or with a semicolon
         return self._given(results, options)
+
+    def _loop(self, source: Source, _form: str, options: argparse.Namespace) -> Any:
+        __tracebackhide__ = True
+        below = source.text.partition("\n")[2]
+        body = self._by_users_transformers(source.parse(below, line=2))
+        _check_loop_options(options)
+        loop = read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
+        value = run_loop(
+            loop,
+            source,
+            self._namespace,
+            pool=pool_of(options.workers),
+            call=map_options(options, loop.header),
+            check=options.check,
+            interactivity=self._shell.ast_node_interactivity,
+        )
+        return None if _ends_with_semicolon(below) else value
 
     def _comprehension(self, source: Source, column: int, options: argparse.Namespace, local_ns: dict[str, Any]) -> Any:
         __tracebackhide__ = True
@@ -139,12 +175,17 @@ class NbparMagics(Magics):
         call = map_options(options, f"%parallel {' '.join(source.text.split())}")
         pool = pool_of(options.workers)
         if not found.stops_early:
-            return self._given(found.value(pool.map(found.task, found.items, **call)), options)
-        outcomes = pool.imap(found.task, found.items, **call)
+            results = map_and_check(pool.map, found.task, found.items, options.check, call)
+            return self._given(found.value(results), options)
+        outcomes: Any  # a generator: its end cancels what is not needed any more
+        if options.check is None:
+            outcomes = pool.imap(found.task, found.items, **call)
+        else:
+            outcomes = imap_and_check(pool.imap, found.task, found.items, options.check, call)
         try:
             return self._given(found.value(outcomes), options)
         finally:
-            outcomes.close()  # type: ignore[attr-defined]  # a generator: its end cancels what is not needed any more
+            outcomes.close()
 
     def _given(self, value: Any, options: argparse.Namespace) -> Any:
         """Store a value under the name of ``-o``, or give it to be shown."""
@@ -152,6 +193,31 @@ class NbparMagics(Magics):
             return value
         self._shell.push({options.output: value})
         return None
+
+    # --- --dry-run ----------------------------------------------------------------------------------------------------
+
+    def _look_at_cell(self, source: Source, form: str, options: argparse.Namespace) -> None:
+        first_line, _, below = source.text.partition("\n")
+        body = self._by_users_transformers(source.parse(below, line=2))
+        n_workers = options.workers or default_pool().n_workers
+        if form.strip():
+            column = len(first_line) - len(form)
+            _check_form(form, column, body)
+            _show(plan_of_each(form[4:], body, source, self._namespace, column=column + 4, n_workers=n_workers))
+            return
+
+        def read() -> Loop:
+            _check_loop_options(options)
+            return read_loop(body, source, seeded=options.seed is not None, namespace=self._namespace)
+
+        _show(plan_of_loop(read, body, source, self._namespace, n_workers=n_workers))
+
+    def _look_at_line(self, source: Source, options: argparse.Namespace, local_ns: dict[str, Any]) -> None:
+        scope = None if local_ns is self._namespace else local_ns
+        n_workers = options.workers or default_pool().n_workers
+        _show(plan_of_comprehension(source, self._namespace, scope, n_workers=n_workers))
+        if not linecache.getline(source.filename, source.first_line).lstrip().startswith("get_ipython()"):
+            raise UsageError("--dry-run gives no value: nothing was assigned, and the cell ends here")
 
     # --- %nbpar -------------------------------------------------------------------------------------------------------
 
@@ -246,6 +312,47 @@ def _reported(source: Source, call: Callable[[], Any]) -> Any:
             # Nothing of the user's led to it: its message is all there is to show. IPython asks for this attribute.
             error._render_traceback_ = partial(_one_line, error)  # type: ignore[attr-defined]
         raise
+
+
+_INSTEAD = {
+    "-o": (
+        "names the results of the `each` form. A loop puts its results where it says: `results.append(...)`, with "
+        "`results = []` above the loop"
+    ),
+    "--background": (
+        "is for the `each` form, whose results are the job's. A loop changes the notebook's own objects, and these "
+        "would change beneath the cells that follow"
+    ),
+    "--on-error return": (
+        "has no place to put an error in a loop. Catch it in the body, with `try`, and append it; or use "
+        "--on-error skip, with which a failing iteration leaves nothing behind"
+    ),
+}
+"""Options that a loop does not take, and what to do."""
+
+
+def _check_form(form: str, column: int, body: ast.Module) -> None:
+    """Refuse what follows the options, and does not begin with `each`."""
+    if not re.match(r"each\b", form):
+        raise Refused(
+            f"%%parallel: `{form}` is no form of it. Above a loop stand options alone. In the `each` form "
+            f"the cell is the task, for one item: begin it with\n    {suggest_each(body)}\n  and make what it "
+            f"gives its last expression",
+            Place(1, column, 1, column + len(form)),
+        )
+
+
+def _check_loop_options(options: argparse.Namespace) -> None:
+    for option, is_set in (("-o", options.output), ("--background", options.background)):
+        if is_set:
+            raise Refused(f"{option} {_INSTEAD[option]}")
+    if options.on_error == "return":
+        raise Refused(f"--on-error return {_INSTEAD['--on-error return']}")
+
+
+def _show(plan: Plan) -> None:
+    shown: Any = display  # it has no types
+    shown(plan)
 
 
 def _one_line(error: NbparError) -> list[str]:

@@ -105,6 +105,13 @@ OPTIONS = (
     Option(("--checkpoint",), "Keep results in the file PATH; what it has already is not computed again.", "PATH", str),
     Option(("--profile",), "Show which lines the tasks' time went to; needs nbpar[profile]."),
     Option(("--no-progress",), "Show no dashboard."),
+    Option(
+        ("--check",),
+        "Run the first K items serially as well, on copies, and compare; a difference is an error.",
+        "K",
+        _whole(1),
+    ),
+    Option(("--dry-run",), "Run nothing; show the task, its effects, what it brings to workers, and what is refused."),
 )
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]

@@ -17,7 +17,7 @@ from nbpar.notebook.source import Refused, Source, place_of
 
 __all__ = ["getoutput", "rewrite_shell_calls", "system"]
 
-_MODULE = "_nbpar_shell"  # a local name of the task
+_MODULE = ".shell"  # a local name of the task, which no cell can name
 _DOLLAR = re.compile(r"\$\$?([^\W\d]\w*)")
 
 

@@ -94,20 +94,33 @@ class Source:
         assert isinstance(tree, ast.Module)
         return move(tree, line, column)
 
-    def compile(self, tree: ast.Module) -> CodeType:
+    def compile(self, tree: ast.Module, *, may_await: bool = False) -> CodeType:
         """Code of a tree whose places are places of this text.
+
+        Parameters
+        ----------
+        may_await : bool
+            Whether ``await`` may stand outside of functions, as it may in a cell.
 
         Raises
         ------
         Refused
             When the compiler finds what the parser does not (``return`` in a class, a name both used and global ...).
         """
+        flags = self.future_flags | (ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if may_await else 0)
         try:
-            code = compile(ast.fix_missing_locations(tree), self.filename, "exec", self.future_flags, dont_inherit=True)
+            code = compile(ast.fix_missing_locations(tree), self.filename, "exec", flags, dont_inherit=True)
         except SyntaxError as error:
             raise Refused(f"this is not Python: {error.msg}", _place_of_error(error, 1, 0)) from None
         assert isinstance(code, CodeType)
         return code
+
+    def line_of(self, node: ast.stmt) -> str:
+        """A statement as it is written, or as it would be in one line."""
+        lines = self.text.split("\n")
+        if node.lineno != node.end_lineno or node.lineno > len(lines):
+            return ast.unparse(node)
+        return lines[node.lineno - 1].encode()[node.col_offset : node.end_col_offset].decode(errors="replace")
 
     @property
     def future_flags(self) -> int:
@@ -223,7 +236,7 @@ def function_of(
     """The function that a definition makes, with `namespace` as its globals and nothing stored there.
 
     Its code is named as that of a cell, and begins at line 1: IPython then shows its frames as those of the cell, with
-    the lines around.
+    the lines around. Functions and classes in it are named as the cell would name them, too.
 
     Parameters
     ----------
@@ -239,9 +252,22 @@ def function_of(
     exec(source.compile(ast.Module(body, [])), namespace, private)
     function = private["closure"](**captured) if captured else private[definition.name]
     assert isinstance(function, FunctionType)
-    function.__code__ = function.__code__.replace(co_name="<module>", co_qualname="<module>")
+    code = _without_prefix(function.__code__, f"{function.__code__.co_qualname}.<locals>.")
+    function.__code__ = code.replace(co_name="<module>", co_qualname="<module>")
     function.__qualname__ = definition.name
     return function
+
+
+def _without_prefix(code: CodeType, prefix: str) -> CodeType:
+    """The code with the names that a cell gives to what is defined in it; a class has its own among its constants."""
+    name = code.co_qualname
+
+    def constant(value: object) -> object:
+        if isinstance(value, CodeType):
+            return _without_prefix(value, prefix)
+        return name.removeprefix(prefix) if isinstance(value, str) and value == name else value
+
+    return code.replace(co_consts=tuple(map(constant, code.co_consts)), co_qualname=name.removeprefix(prefix))
 
 
 def define(name: str, argument: str | None, body: list[ast.stmt], at: ast.AST) -> ast.FunctionDef:

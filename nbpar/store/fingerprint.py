@@ -21,7 +21,9 @@ from importlib.util import resolve_name
 from typing import Any, NamedTuple
 
 from nbpar.store.canonical import Canonical, cell_contents, digest, joined
-from nbpar.store.sources import MAIN_MODULES, is_library, module_digest, statements_digest, version_of
+from nbpar.store.sources import module_digest, statements_digest, version_of
+from nbpar.wire.modules import is_library
+from nbpar.wire.names import MAIN_MODULES
 
 __all__ = ["Fingerprint", "fingerprint"]
 

@@ -1,4 +1,4 @@
-"""Modules: which of them are the user's own, and what their files say at this moment.
+"""Modules of the user's own: what their files say at this moment.
 
 Workers import a module of the user's own anew when its file has changed, while the kernel may still have the old one in
 memory. So what a function of such a module does is told by both, and :mod:`nbpar.store.fingerprint` asks here for the
@@ -10,53 +10,16 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
-import importlib.util
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nbpar.store.canonical import digest, joined
+from nbpar.wire.modules import file_of, is_library
+from nbpar.wire.names import MAIN_MODULES
 
-__all__ = ["is_library", "module_digest", "statements_digest", "version_of"]
-
-MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
-
-
-def is_library(name: str) -> bool:
-    """Whether a module belongs to Python or to an installed package; not if it is the user's own, or the notebook."""
-    if name in MAIN_MODULES:
-        return False
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if isinstance(file, str):
-        return _is_installed(file)
-    spec = getattr(module, "__spec__", None)
-    top = name.partition(".")[0]
-    if module is not None and spec is None:  # made by hand in this process; Cython makes one for its types
-        return top.startswith("_cython_") or top in sys.stdlib_module_names
-    if top in sys.stdlib_module_names or getattr(spec, "origin", None) in ("built-in", "frozen"):
-        return True
-    found = _file_of(name)
-    return found is not None and _is_installed(str(found))
-
-
-@functools.cache
-def _foreign_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {
-        str(Path(__file__).parents[1])
-    }
-    return tuple(f"{folder}/" for folder in {Path(one).resolve().as_posix() for one in folders})
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_installed(file: str) -> bool:
-    path = Path(file)
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
-        return True
-    return path.resolve().as_posix().startswith(_foreign_folders())
+__all__ = ["module_digest", "statements_digest", "version_of"]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -87,30 +50,8 @@ def statements_digest(module: str, name: str) -> bytes:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _file_of(name: str) -> Path | None:
-    """The file of a module that may not be loaded; nothing is imported for it."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if isinstance(file, str):
-        return Path(file)
-    top, *rest = name.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # ValueError: a module made by hand, without a spec
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.has_location and spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        path = Path(folder, *rest)
-        for found in (path / "__init__.py", path.with_suffix(".py")):
-            if found.is_file():
-                return found
-    return None
-
-
 def _content_digest(name: str) -> bytes:
-    source, file = _source_of(name), _file_of(name)
+    source, file = _source_of(name), file_of(name)
     if source is not None:
         return source.digest
     try:
@@ -124,7 +65,7 @@ def _with_imports(name: str) -> set[str]:
     waiting = [name]
     while waiting:
         one = waiting.pop()
-        if one in found or is_library(one) or _file_of(one) is None:
+        if one in found or is_library(one) or file_of(one) is None:
             continue
         found.add(one)
         source = _source_of(one)
@@ -134,7 +75,7 @@ def _with_imports(name: str) -> set[str]:
 
 
 def _source_of(module: str) -> _Source | None:
-    file = _file_of(module)
+    file = file_of(module)
     if file is None or file.suffix != ".py" or module in MAIN_MODULES:
         return None
     try:

@@ -17,7 +17,7 @@ from nbpar.views import picture, profile, sections, wording
 from nbpar.views.table import aligned, worker_cells
 from nbpar.views.wording import clean, escape
 
-__all__ = ["insights_to_html", "to_html", "to_text"]
+__all__ = ["CARD_STYLE", "insights_to_html", "to_html", "to_text"]
 
 HTML_BYTES, TEXT_BYTES = 49_000, 10_000
 """For all of a picture; what a part leaves, the table of workers may have."""
@@ -33,7 +33,7 @@ COLUMNS, MAX_FAILED_LINES = 100, 20
 
 _LINE = "rgba(128,136,146,0.35)"
 _FONT = "font-family:system-ui,-apple-system,sans-serif;font-size:13px;line-height:1.5"
-_CARD = f"border:1px solid {_LINE};border-radius:8px;padding:12px 16px;margin:4px 0;max-width:1080px;{_FONT}"
+CARD_STYLE = f"border:1px solid {_LINE};border-radius:8px;padding:12px 16px;margin:4px 0;max-width:1080px;{_FONT}"
 
 
 def to_html(snapshot: Snapshot) -> str:
@@ -57,7 +57,7 @@ def to_html(snapshot: Snapshot) -> str:
     """
     told = Insights.of(snapshot)
     parts = [
-        f'<div style="{_CARD}">',
+        f'<div style="{CARD_STYLE}">',
         f"<div><strong>{escape(snapshot.name)}</strong>",
         f'<span style="float:right">{sections.chip(snapshot.status, snapshot.status)}</span></div>',
         picture.bar(snapshot),
@@ -101,7 +101,7 @@ def insights_to_html(told: Insights) -> str:
     gain = f"{told.speedup:.1f}\N{MULTIPLICATION SIGN} serial: {wording.duration(told.serial_s)} in tasks"
     words = sections.duration_words(told)
     parts = [
-        f'<div style="{_CARD}">',
+        f'<div style="{CARD_STYLE}">',
         f"<div><strong>{escape(told.name)}</strong>",
         f'<span style="float:right">{sections.chip(told.status, told.status)}</span></div>',
         f"<div>{gain} in {wording.duration(told.elapsed_s)}</div>",

@@ -14,7 +14,7 @@ _MAX_REPR = 40
 
 _INSIDE = "open it inside the function, or once in each worker with nbpar.per_worker"
 _CONNECTION = f"a connection belongs to the process that opened it; {_INSIDE}"
-_COROUTINE = "a coroutine under way stays in its event loop; await it first, or make it inside the function"
+_COROUTINE = "a coroutine stays where it was made; await it first, or map the `async def` function itself"
 _STACK = "it is part of this process's call stack; send what you need of it, as with traceback.format_exc()"
 
 _BY_TYPE: dict[str, str] = {

@@ -19,7 +19,7 @@ from typing import IO, Any
 from cloudpickle import cloudpickle as cp
 
 from nbpar.wire import classes
-from nbpar.wire.names import MAIN_MODULES, check_name, goes_by_name, importable
+from nbpar.wire.names import MAIN_MODULES, check_name, globals_of, goes_by_name, importable
 from nbpar.wire.special import has_own_reduce, reducer_of_kind
 
 __all__ = ["ByValuePickler", "reduction_table", "set_shared_resolver", "shared_lookup"]
@@ -130,7 +130,10 @@ def _reduce_class(pickler: ByValuePickler, cls: type) -> Any:
 
 
 def _reduce_function(pickler: ByValuePickler, function: FunctionType) -> Any:
-    return NotImplemented if goes_by_name(function) else pickler._dynamic_function_reduce(function)
+    if goes_by_name(function):
+        return NotImplemented
+    globals_of(function.__code__)  # cloudpickle goes by what this has found
+    return pickler._dynamic_function_reduce(function)
 
 
 def _reduce_module(_pickler: ByValuePickler, module: ModuleType) -> Any:

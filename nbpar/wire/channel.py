@@ -396,22 +396,32 @@ class WorkerChannel:
             When the kernel is gone.
         """
         while not self._ready:
-            target = self._parser.target()
-            if target is not None:
-                begin_s = perf_counter()
-                n_bytes = self._socket.recv_into(target)
-                if n_bytes == 0:
-                    raise ChannelClosedError
-                self._receive_s += perf_counter() - begin_s
-                if (message := self._parser.filled(n_bytes)) is not None:
-                    self._ready.append(message)
-                continue
-            data, fds = self._receive_some()
-            if not data:
-                raise ChannelClosedError
-            self._parser.fds.extend(fds)
-            self._ready.extend(self._parser.feed(data))
+            self._receive_part()
         return self._ready.popleft()
+
+    def arrived(self) -> tuple[Message, ...]:
+        """What has come wholly and is to be received yet; does not wait."""
+        with contextlib.suppress(OSError, ValueError, ChannelClosedError):
+            while select.select([self._socket], [], [], 0)[0]:
+                self._receive_part()
+        return tuple(self._ready)
+
+    def _receive_part(self) -> None:
+        target = self._parser.target()
+        if target is not None:
+            begin_s = perf_counter()
+            n_bytes = self._socket.recv_into(target)
+            if n_bytes == 0:
+                raise ChannelClosedError
+            self._receive_s += perf_counter() - begin_s
+            if (message := self._parser.filled(n_bytes)) is not None:
+                self._ready.append(message)
+            return
+        data, fds = self._receive_some()
+        if not data:
+            raise ChannelClosedError
+        self._parser.fds.extend(fds)
+        self._ready.extend(self._parser.feed(data))
 
     def take_receive_s(self) -> float:
         """Time that large pieces took to come, once they had begun to, since this was last asked."""

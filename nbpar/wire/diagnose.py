@@ -28,11 +28,9 @@ from types import (
 )
 from typing import Any
 
-from cloudpickle import cloudpickle as cp
-
 from nbpar.wire.advice import problem_of, short, short_repr
 from nbpar.wire.byvalue import ByValuePickler, reduction_table
-from nbpar.wire.names import goes_by_name
+from nbpar.wire.names import globals_of, goes_by_name
 
 __all__ = ["Culprit", "find_culprit", "is_interrupt"]
 
@@ -293,7 +291,7 @@ def _of_function(function: FunctionType) -> Iterator[Step]:
         except ValueError:  # not bound yet
             continue
     names = function.__globals__
-    for variable in cp._extract_code_globals(function.__code__):
+    for variable in globals_of(function.__code__):
         if variable in names and not isinstance(names[variable], ModuleType):
             yield f"global {variable!r} used by {name!r}", names[variable]
     n_positional = function.__code__.co_argcount - len(function.__defaults__ or ())

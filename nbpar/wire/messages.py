@@ -14,7 +14,8 @@ SHARE      id, size in bytes                     -                      head: la
            (id 0: the hooks have all of theirs)
 UNSHARE    id                                    -                      -
 FOLLOW     -                                     -                      head: pickled :class:`Surroundings`
-JOB        job, flags                            -                      head: key of its function; payload: its seed
+JOB        job, flags, at once (0: all but       their timeout, or 0    head: key of its function; payload: its seed
+           coroutines)
 CHUNK      job, chunk, start, stop, flags        -                      payload, buffers: the list of arguments
 END_JOB    job                                   -                      -
 ARENA      size, 1 for results                   -                      one descriptor of the memory for arguments,
@@ -99,6 +100,8 @@ class JobFlag:
     STAR = 1  # with each item unpacked into its arguments
     SEEDED = 2  # after seeding `random` and `numpy.random`
     PROFILED = 4  # under a profiler
+    STRICT = 8  # and what it changes of what it brought is an error
+    KEEPS_ITEMS = 16  # and so is what it changes of its item
 
 
 class Surroundings(NamedTuple):

@@ -18,7 +18,7 @@ from time import thread_time
 from nbpar.wire.unchanged import names_in
 from nbpar.worker.marks import MAX_BYTES, TooLarge, are_same, is_open, mark
 
-__all__ = ["Captured", "captured_by"]
+__all__ = ["MISSING", "Captured", "Fetch", "captured_by", "is_by_value", "parts_of", "stores_in"]
 
 SHARE = 0.005
 """Of the time in tasks, for looking again."""
@@ -31,9 +31,10 @@ MAX_NAMES = 50
 """More names than that are not looked at."""
 
 _STORE_GLOBAL, _STORE_DEREF, _EXTENDED_ARG = (opmap[name] for name in ("STORE_GLOBAL", "STORE_DEREF", "EXTENDED_ARG"))
-_MISSING = object()
+MISSING = object()
+"""The value of a name that is not bound."""
 
-_Fetch = Callable[[], object]
+Fetch = Callable[[], object]
 
 
 class Captured:
@@ -41,7 +42,7 @@ class Captured:
 
     __slots__ = ("_before", "_cost_s", "_n_reports", "_work_s")
 
-    def __init__(self, before: dict[str, tuple[_Fetch, bytes]], cost_s: float) -> None:
+    def __init__(self, before: dict[str, tuple[Fetch, bytes]], cost_s: float) -> None:
         self._before = before
         self._cost_s = cost_s
         self._work_s = 0.0  # since the last look
@@ -66,7 +67,7 @@ class Captured:
 def captured_by(function: object) -> Captured | None:
     """What is to be looked at of a function that was just rebuilt; None when nothing is, as for most."""
     begin_s = thread_time()
-    before: dict[str, tuple[_Fetch, bytes]] = {}
+    before: dict[str, tuple[Fetch, bytes]] = {}
     left_bytes = MAX_BYTES
     try:
         for name, fetch in _names_of(function):
@@ -81,9 +82,9 @@ def captured_by(function: object) -> Captured | None:
     return Captured(before, thread_time() - begin_s) if before else None
 
 
-def _mark_of(fetch: _Fetch, limit_bytes: int) -> bytes | None:
+def _mark_of(fetch: Fetch, limit_bytes: int) -> bytes | None:
     value = fetch()
-    if value is _MISSING:
+    if value is MISSING:
         return b""
     try:
         return mark(value, limit_bytes)
@@ -91,10 +92,10 @@ def _mark_of(fetch: _Fetch, limit_bytes: int) -> bytes | None:
         return None
 
 
-def _has_changed(fetch: _Fetch, before: bytes) -> bool:
+def _has_changed(fetch: Fetch, before: bytes) -> bool:
     try:
         value = fetch()
-        if value is _MISSING:
+        if value is MISSING:
             return bool(before)
         return not are_same(before, mark(value, len(before) + MAX_BYTES)) if before else True
     except TooLarge:  # it has grown by as much
@@ -106,7 +107,7 @@ def _has_changed(fetch: _Fetch, before: bytes) -> bool:
 # --- what a function refers to ----------------------------------------------------------------------------------------
 
 
-def _names_of(function: object) -> Iterator[tuple[str, _Fetch]]:
+def _names_of(function: object) -> Iterator[tuple[str, Fetch]]:
     """Names of what can change among what a function refers to, each with a way to have its value now."""
     seen: set[int] = set()
     todo: list[tuple[str, object]] = [("", function)]
@@ -116,9 +117,9 @@ def _names_of(function: object) -> Iterator[tuple[str, _Fetch]]:
             continue
         seen.add(id(value))
         if isinstance(value, types.FunctionType):
-            if not _is_by_value(value):
+            if not is_by_value(value):
                 continue
-            for inner, fetch, is_stored in _parts_of(value):
+            for inner, fetch, is_stored in parts_of(value):
                 found = fetch()
                 if is_stored or is_open(found):
                     yield inner, fetch
@@ -137,19 +138,19 @@ def _same(value: object) -> object:
     return value
 
 
-def _is_by_value(function: types.FunctionType) -> bool:
+def is_by_value(function: types.FunctionType) -> bool:
     """Whether it was rebuilt here; what was imported has the globals of its module."""
     known = function.__globals__
     return known is not getattr(sys.modules.get(known.get("__name__", "")), "__dict__", None)
 
 
-def _parts_of(function: types.FunctionType) -> Iterator[tuple[str, _Fetch, bool]]:
+def parts_of(function: types.FunctionType) -> Iterator[tuple[str, Fetch, bool]]:
     """What a function refers to by name, and whether its code binds the name anew."""
     code, known = function.__code__, function.__globals__
-    stored_globals, stored_cells = _stores_in(code)
+    stored_globals, stored_cells = stores_in(code)
     for name in names_in(code):
         if name in known or name in stored_globals:
-            yield name, functools.partial(known.get, name, _MISSING), name in stored_globals
+            yield name, functools.partial(known.get, name, MISSING), name in stored_globals
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         yield name, functools.partial(_content_of, cell), name in stored_cells
     defaults = function.__defaults__ or ()
@@ -159,7 +160,7 @@ def _parts_of(function: types.FunctionType) -> Iterator[tuple[str, _Fetch, bool]
     for name, value in (function.__kwdefaults__ or {}).items():
         yield name, functools.partial(_same, value), False
     for name, value in vars(function).items():
-        yield f"{function.__name__}.{name}", functools.partial(vars(function).get, name, _MISSING), _is_value(value)
+        yield f"{function.__name__}.{name}", functools.partial(vars(function).get, name, MISSING), _is_value(value)
 
 
 def _is_value(value: object) -> bool:
@@ -170,10 +171,10 @@ def _content_of(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # empty
-        return _MISSING
+        return MISSING
 
 
-def _stores_in(code: types.CodeType) -> tuple[set[str], set[str]]:
+def stores_in(code: types.CodeType) -> tuple[set[str], set[str]]:
     """Globals, and names of the closure, that code or code inside it binds anew."""
     in_globals: set[str] = set()
     in_cells: set[str] = set()

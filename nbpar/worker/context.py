@@ -7,6 +7,7 @@ the user's code inside a task.
 
 from __future__ import annotations
 
+import contextvars
 import operator
 import random
 import sys
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 
     from nbpar.wire.board import Slot
 
-__all__ = ["Context", "CurrentTask", "PerWorker", "TaskInterrupt", "current_context", "current_task", "track"]
+__all__ = [
+    "Context",
+    "CurrentTask",
+    "PerWorker",
+    "TaskInterrupt",
+    "current_context",
+    "current_task",
+    "of_coroutine",
+    "track",
+]
 
 T = TypeVar("T")
 
@@ -62,10 +72,15 @@ class Context:
     block: tuple[int, Iterator[Any]] | None = None
     nested: Any = None  # the serial pool of maps inside a task; made by nbpar.default
     tracking: tuple[int, int] | None = None
+    together: Any = None  # a nbpar.worker.coroutines.Together, while coroutines run here
+    loop: Any = None  # their event loop, made for the first of them
 
     @property
     def index(self) -> int | None:
-        """Index of the running task."""
+        """Index of the running task; of coroutines, of the one that asks, or that began what asks."""
+        if self.together is not None:
+            context, index = of_coroutine.get()
+            return index if context is self else None
         if self.block is None:
             return self.slot.index
         stop, rest = self.block
@@ -77,7 +92,7 @@ class Context:
         Only as long as :attr:`tracking` *is* what this returns: what outlives its task tells nothing of the next one.
         """
         index, held = self.index, self.tracking
-        if index is None:
+        if index is None or self.together is not None:  # a lane has one progress, and they are many
             return None
         task = (self.slot.words[CHUNK], index)
         if held == task:
@@ -96,6 +111,11 @@ class Context:
             self.slot.words[TRACK_TOTAL] = 0
 
 
+of_coroutine: contextvars.ContextVar[tuple[Context | None, int]] = contextvars.ContextVar(
+    "nbpar_task", default=(None, 0)
+)
+"""The worker and the index of a task that is a coroutine; also for the asyncio tasks and threads that it starts."""
+
 _of_thread = threading.local()
 _of_process: Context | None = None
 
@@ -111,7 +131,7 @@ def set_context(context: Context | None, *, whole_process: bool) -> None:
 
 def current_context() -> Context | None:
     """The worker that this code runs in; None in the kernel."""
-    return getattr(_of_thread, "context", None) or _of_process
+    return getattr(_of_thread, "context", None) or _of_process or of_coroutine.get()[0]
 
 
 @dataclass(frozen=True, slots=True)

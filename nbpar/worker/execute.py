@@ -6,10 +6,13 @@ task does gets out of here but as a report: every ``BaseException`` is that task
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import CO_COROUTINE
 from itertools import islice, starmap
 from time import perf_counter
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from nbpar.errors import SerializationError
@@ -19,7 +22,7 @@ from nbpar.wire.diagnose import is_interrupt
 from nbpar.wire.exceptions import release_memory
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
-__all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "run_chunk", "unwrapped"]
+__all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "is_async", "run_chunk", "unwrapped"]
 
 REPORT_S = 0.05
 """Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat. A chunk
@@ -32,13 +35,31 @@ SHORT_TASK_S = 5e-6
 """Tasks shorter than this are told to the board by the block: they can do nothing that must not be done twice."""
 
 
+def is_async(function: object) -> bool:
+    """Whether a call gives a coroutine, so that many can run at once: ``async def``, also in ``functools.partial``."""
+    if type(function) is FunctionType and not function.__dict__:  # the rest takes 2 us
+        return bool(function.__code__.co_flags & CO_COROUTINE)
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # of an instance whose class defines it
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
 class Work(NamedTuple):
-    """The function of a job, ready to be called."""
+    """The function of a job, ready to be called.
+
+    Attributes
+    ----------
+    at_once : int
+        Calls give coroutines, of which so many run at once; 0: they give values.
+    timeout_s : float, optional
+        For coroutines: others are stopped from outside.
+    """
 
     function: Callable[..., Any]
     star: bool = False
     seed: int = 0
     seeded: bool = False
+    at_once: int = 0
+    timeout_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +119,21 @@ def run_chunk(
         report(Report(start, final=True))
         slot.end_chunk()
         return
+    if work.at_once:
+        from nbpar.worker.coroutines import Together  # it loads asyncio
+
+        together = Together(
+            work,
+            items,
+            chunk_id=chunk_id,
+            start=start,
+            context=context,
+            report=report,
+            returnable=returnable,
+            unpack_s=unpack_s,
+        )
+        together.run()
+        return
     slot.begin_chunk(chunk_id)
     foreign: TaskInterrupt | None = None
     begin_s = then_s = perf_counter()
@@ -126,8 +162,7 @@ def run_chunk(
         if current.n_ended and then_s > current.begin_s:  # of the last task that was not interrupted
             current.end_s = then_s
     slot.words[TASK] = 0
-    if not current.end_s:
-        current.end_s = perf_counter()
+    current.end_s = current.end_s or perf_counter()
     current.final = True
     report(current)
     slot.end_chunk()  # not when the report fails: then this chunk is what the worker dies of

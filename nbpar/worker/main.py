@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbpar.errors import SerializationError
 from nbpar.wire import shared
@@ -48,6 +48,9 @@ from nbpar.worker.context import Context, TaskInterrupt, set_context
 from nbpar.worker.execute import Report, Unusable, Work, cannot_rebuild, run_chunk, unwrapped
 from nbpar.worker.memory import OwnMemory
 from nbpar.worker.output import Sender, apply_logging, apply_warning_filters, install_output
+
+if TYPE_CHECKING:
+    from nbpar.worker.strict import Strict
 
 __all__ = ["run"]
 
@@ -108,6 +111,7 @@ class _Worker:
         self.jobs: dict[int, Work | None] = {}  # None: its function could not be rebuilt
         self.captured: dict[int, Captured] = {}  # of the jobs whose function brought something that can change
         self.captures_nothing: set[str] = set()  # keys of other functions
+        self.strict: dict[int, Strict] = {}  # of the jobs that have to leave what a serial loop leaves
         self.samplers: dict[int, Any] = {}  # of the jobs that are profiled
         self.streams: tuple[Any, ...] = ()
         self.surroundings = Surroundings("", (), {}, [])
@@ -117,7 +121,10 @@ class _Worker:
         """Interrupt the running task if its chunk is to be dropped."""
         words = self.context.slot.words
         chunk_id = self.context.slot.chunk_id
-        if not words[TASK] or chunk_id is None or not self.context.slot.drops(chunk_id):
+        if chunk_id is None or not self.context.slot.drops(chunk_id):
+            return
+        together = self.context.together  # its event loop cancels; a step that is under way is broken off as a task is
+        if not (words[TASK] if together is None else together.interrupt()):
             return
         words[TASK] = 0  # a second signal changes nothing
         if self.sender.busy:
@@ -169,6 +176,7 @@ class _Worker:
             case Kind.END_JOB:
                 self.jobs.pop(message.numbers[0], None)
                 self.captured.pop(message.numbers[0], None)
+                self.strict.pop(message.numbers[0], None)
                 self.samplers.pop(message.numbers[0], None)
             case Kind.SHARE if message.fds:  # else there was no descriptor free for it
                 shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
@@ -236,8 +244,11 @@ class _Worker:
             self.filters_from = (filters, len(sys.modules))
             apply_warning_filters(filters)
         seed = int.from_bytes(message.payload, "little")
-        self.jobs[job_id] = Work(function, bool(flags & JobFlag.STAR), seed, bool(flags & JobFlag.SEEDED))
-        if (key := message.head.decode()) not in self.captures_nothing:
+        star, seeded = bool(flags & JobFlag.STAR), bool(flags & JobFlag.SEEDED)
+        self.jobs[job_id] = Work(function, star, seed, seeded, message.numbers[2], message.times[0] or None)
+        if flags & JobFlag.STRICT:
+            self._begin_strict_job(job_id, function, flags)
+        elif (key := message.head.decode()) not in self.captures_nothing:
             if (captured := captured_by(function)) is not None:
                 self.captured[job_id] = captured
             else:
@@ -247,6 +258,15 @@ class _Worker:
 
             numbers = (job_id, 0, 0, 0, 0)
             self.samplers[job_id] = Sampler(lambda data: self.sender.send(Message(Kind.SAMPLED, numbers, payload=data)))
+
+    def _begin_strict_job(self, job_id: int, function: Any, flags: int) -> None:
+        from nbpar.worker.strict import Strict
+
+        keeps_items, seeded = bool(flags & JobFlag.KEEPS_ITEMS), bool(flags & JobFlag.SEEDED)
+        strict = self.strict[job_id] = Strict(function, keeps_items=keeps_items, seeded=seeded)
+        work = self.jobs[job_id]
+        assert work is not None
+        self.jobs[job_id] = work._replace(function=strict.function)
 
     def _follow_kernel(self, message: Message) -> None:
         """Take over what has changed in the kernel since the last job."""
@@ -260,6 +280,8 @@ class _Worker:
         work = self.jobs.get(job_id)
         slot = self.context.slot
         if work is None or slot.drops(chunk_id):
+            if job_id in self.strict:  # it may have held back its look, since this chunk was to follow
+                self._tell_changes(job_id, 0.0, is_final=True)
             self._send_report(job_id, chunk_id, Report(start, final=True))
             return
         slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
@@ -271,16 +293,13 @@ class _Worker:
         self.context.seed = work.seed
 
         def report(one: Report) -> None:
-            if captured is not None and (changed := captured.look(one.end_s - one.begin_s)):
-                names = "\n".join(changed).encode("utf-8", "backslashreplace")
-                self.sender.send(Message(Kind.CHANGED, (job_id, 0, 0, 0, 0), payload=names))
+            self._tell_changes(job_id, one.end_s - one.begin_s, is_final=one.final)
             if one.final and sampler is not None:  # before the kernel knows that this was all
                 sampler.stop()
             if one.final and type(items) is list:
                 items.clear()  # before the kernel knows: it may then put the next arguments where these were
             self._send_report(job_id, chunk_id, one)
 
-        captured = self.captured.get(job_id)
         sampler = self.samplers.get(job_id)
         if sampler is not None:
             sampler.start()
@@ -295,6 +314,22 @@ class _Worker:
             report=report,
             unpack_s=unpack_s,
         )
+
+    def _tell_changes(self, job_id: int, work_s: float, *, is_final: bool) -> None:
+        """Before the results that go with it, while the kernel has the job."""
+        if (captured := self.captured.get(job_id)) is not None:
+            changed = captured.look(work_s)
+        elif (strict := self.strict.get(job_id)) is not None:
+            changed = strict.look(work_s, is_last=is_final and not self._has_more_of(job_id))
+        else:
+            return
+        if changed:
+            names = "\n".join(changed).encode("utf-8", "backslashreplace")
+            self.sender.send(Message(Kind.CHANGED, (job_id, 0, 0, 0, 0), payload=names))
+
+    def _has_more_of(self, job_id: int) -> bool:
+        """Whether another chunk of the job is here already."""
+        return any(one.kind == Kind.CHUNK and one.numbers[0] == job_id for one in self.channel.arrived())
 
     def _arguments(self, message: Message, n_items: int, flags: int) -> tuple[Any, bool]:
         """The chunk's arguments, and whether all are usable; one that cannot be rebuilt fails alone."""

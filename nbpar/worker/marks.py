@@ -19,7 +19,21 @@ from typing import Any
 
 from nbpar.wire.classes import came_from_kernel
 
-__all__ = ["MAX_BYTES", "TooLarge", "are_same", "is_open", "mark"]
+__all__ = [
+    "BY_REPR",
+    "CONTAINERS",
+    "DICTS",
+    "MAX_BYTES",
+    "Thing",
+    "TooLarge",
+    "are_same",
+    "cached_properties",
+    "content_of",
+    "is_lively",
+    "is_number",
+    "is_open",
+    "mark",
+]
 
 MAX_BYTES = 64 << 10
 """What is larger is not looked at."""
@@ -30,15 +44,15 @@ MAX_ITEMS = 20_000
 MAX_OBJECTS = 200
 """Objects that are none of Python's own take 2 us each: with more of them it counts as too large."""
 
-_DICTS: tuple[type, ...] = (Counter, defaultdict, OrderedDict)
-_CONTAINERS = frozenset({list, dict, set, bytearray, deque, array, types.SimpleNamespace, *_DICTS})
+DICTS: tuple[type, ...] = (Counter, defaultdict, OrderedDict)
+CONTAINERS = frozenset({list, dict, set, bytearray, deque, array, types.SimpleNamespace, *DICTS})
 _CLOSED = frozenset(
     {int, float, str, bytes, bool, tuple, type(None), type}
     | {types.FunctionType, types.BuiltinFunctionType, types.ModuleType}
 )
 """What most functions refer to and no task can change; told at once."""
 
-_BY_REPR = frozenset(
+BY_REPR = frozenset(
     {
         ("builtins", "complex"),
         ("builtins", "range"),
@@ -66,12 +80,12 @@ class TooLarge(Exception):  # noqa: N818  # a verdict, and none that anybody see
 def is_open(value: object) -> bool:
     """Whether tasks can change what is in an object, and :func:`mark` would see it."""
     kind = type(value)
-    if kind in _CONTAINERS:
+    if kind in CONTAINERS:
         return True
     if kind in _CLOSED:
         return False
     if came_from_kernel(kind):
-        return not issubclass(kind, Enum | type) and not _is_lively(kind)
+        return not issubclass(kind, Enum | type) and not is_lively(kind)
     return _is_array(kind)
 
 
@@ -155,11 +169,13 @@ class _Marker(pickle.Pickler):
         if self._n_left < 0:
             raise TooLarge
         kind = type(obj)
-        return Thing, (kind.__qualname__,), _content(obj, kind)
+        return Thing, (kind.__qualname__,), content_of(obj, kind)
 
 
-def _content(obj: Any, kind: type) -> object:
-    if kind in _DICTS or (came_from_kernel(kind) and issubclass(kind, dict)):
+def content_of(obj: Any, kind: type, *, is_own: bool | None = None) -> object:
+    """What is in an object that is none of Python's plain values, one level deep; None where its type says all."""
+    is_own = came_from_kernel(kind) if is_own is None else is_own
+    if kind in DICTS or (is_own and issubclass(kind, dict)):
         return dict(dict.items(obj)), _attributes(obj, kind)
     if kind is deque:
         return list(obj)
@@ -167,20 +183,20 @@ def _content(obj: Any, kind: type) -> object:
         return obj.typecode, obj.tobytes()
     if kind is types.SimpleNamespace:
         return dict(vars(obj))
-    if (kind.__module__, kind.__name__) in _BY_REPR:
+    if (kind.__module__, kind.__name__) in BY_REPR:
         return repr(obj)
     if _is_array(kind):
         if obj.nbytes > MAX_BYTES:
             raise TooLarge
         return repr(obj.dtype), obj.shape, obj.tolist() if obj.dtype.hasobject else obj.tobytes()
-    if _is_number(kind):
+    if is_number(kind):
         return obj.item()
-    return _content_of_own(obj, kind) if came_from_kernel(kind) else None
+    return _content_of_own(obj, kind) if is_own else None
 
 
 def _content_of_own(obj: Any, kind: type) -> object:
     """Of an instance of a class of the notebook's."""
-    if issubclass(kind, type) or _is_lively(kind):
+    if issubclass(kind, type) or is_lively(kind):
         return None
     if issubclass(kind, Enum):
         return obj._name_
@@ -204,16 +220,18 @@ def _attributes(obj: Any, kind: type) -> dict[str, object]:
         own = object.__getattribute__(obj, "__dict__")
     except AttributeError:  # it has slots alone
         return found
-    cached = _cached_properties(kind)
+    cached = cached_properties(kind)
     found.update((name, value) for name, value in own.items() if name not in cached)
     return found
 
 
-def _cached_properties(kind: type) -> set[str]:
+def cached_properties(kind: type) -> set[str]:
+    """Names under which objects of a class keep what they have worked out."""
     return {name for cls in kind.__mro__ for name, one in vars(cls).items() if type(one) is functools.cached_property}
 
 
-def _is_lively(kind: type) -> bool:
+def is_lively(kind: type) -> bool:
+    """Whether instances change without anybody wanting them back."""
     return any(cls.__module__.startswith(_LIVELY) for cls in kind.__mro__)
 
 
@@ -221,6 +239,7 @@ def _is_array(kind: type) -> bool:
     return kind is getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
-def _is_number(kind: type) -> bool:
+def is_number(kind: type) -> bool:
+    """Whether it is one of numpy's types of single values."""
     scalar = getattr(sys.modules.get("numpy"), "generic", None)
     return scalar is not None and issubclass(kind, scalar)

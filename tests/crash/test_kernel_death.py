@@ -95,6 +95,20 @@ print(nbpar.map(square, range(5)))
     assert (done.stdout, done.stderr) == ("started\n[0, 1, 4, 9, 16]\n", "")
 
 
+def test_workers_start_when_the_main_module_was_emptied_as_by_reset(method: str) -> None:
+    code = """
+import sys
+def main():
+    import nbpar
+    method = sys.argv[1]
+    del sys.modules["__main__"].__spec__
+    with nbpar.WorkerPool(n_workers=1, start_method=method) as pool:
+        print(pool.map(abs, [-1]))
+main()
+"""
+    assert run_script(code, method) == "[1]\n"
+
+
 FORK = """
 import os, sys, warnings
 import nbpar

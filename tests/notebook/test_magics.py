@@ -52,6 +52,46 @@ def test_each_form(nb: Kernel) -> None:
     assert nb.evaluate("[n for n in ('y', 'x', 'i', 'a', 'b', 'math') if n in globals()]") == []
 
 
+def test_each_form_with_await_its_check_and_its_debugging(nb: Kernel) -> None:
+    nb.run("import asyncio, random\nasync def fetch(v):\n    await asyncio.sleep(0.01)\n    return 1 / v")
+    cell = "await asyncio.sleep(0)\nyv = [await fetch(v + 1) for v in range(x)]\nlen(yv)"
+    checked = nb.run(f"%%parallel -o ys --check 3 each x in xs\n{cell}")
+    assert checked.stdout == "first 3 items: the same serially\n"
+    assert nb.evaluate("ys") == [0, 1, 2, 3, 4]
+    assert nb.run("%parallel --check 2 sum(f(x) for x in xs)").stdout == "first 2 items: the same serially\n"
+
+    differs = nb.start("%%parallel -o zs --check 2 each x in xs\nawait asyncio.sleep(0)\nx + random.random()").wait()
+    assert differs.error is not None
+    assert differs.error.traceback.startswith("CheckError: --check: item 0 = 0 does not give the same serially")
+    assert nb.evaluate("'zs' in globals()") is False
+    assert "--background" in refused(nb, "%%parallel --background --check 2 each x in xs\nx")
+
+    failed = nb.start("%%parallel each x in xs\ny = await fetch(x)\ny").wait()
+    assert marked_lines(failed)[-2:] == ["2 y = await fetch(x)", "4     return 1 / v"]
+    debugged = nb.start("%nbpar debug").wait()
+    assert debugged.error is not None
+    assert marked_lines(debugged)[-1] == "4     return 1 / v"
+
+
+def test_a_dry_run_of_each_form_is_drawn_and_nothing_has_run(nb: Kernel) -> None:
+    nb.run("ran = []\ndef tell(v):\n    ran.append(v)\n    print('ran')\n    return [v]\nys = 'as it was'")
+    names = "sorted(n for n in get_ipython().user_ns if not n.startswith('_'))"
+    before = nb.evaluate(names)
+    for cell, words in [
+        ("%%parallel --dry-run\nfor x in tell(1):\n    ran.append(f(x))", "ran.append(f(x))"),
+        ("%%parallel --dry-run each x in tell(1)\ntell(x)", "The result of an item: tell(x)"),
+        ("%parallel --dry-run sum(f(x) for x in tell(1))", "f(x)"),
+        ("%%parallel --dry-run\nn = 0\nfor x in xs:\n    n = n + x", "would be refused: `n` is carried"),
+        ("%%parallel --dry-run -o ys\nfor x in xs:\n    ran.append(x)", "would be refused: -o names the results"),
+    ]:
+        result = nb.run(cell)
+        [shown] = result.displays
+        assert words in shown["text/plain"] and shown["text/html"].startswith("<div") and result.stdout == ""
+    stopped = nb.start("ys = %parallel --dry-run [f(x) for x in xs]\nys = 'assigned'").wait()
+    assert "5 items" in stopped.displays[0]["text/plain"] and "nothing was assigned" in stopped.stderr
+    assert nb.evaluate(f"[ys, ran, {names}]") == ["as it was", [], before]
+
+
 def test_what_is_shown(each_nb: Kernel) -> None:
     assert each_nb.run("%%parallel each x in xs\nx;").value is None
     assert each_nb.run("%%parallel each x in xs\ny = x").value is None
@@ -147,11 +187,7 @@ REFUSED = [
     ),
     ("%%parallel -j none each x in xs\nx", "'none' is not allowed; allowed: a whole number, 1 or more", ""),
     ("%%parallel each x in 5\nx", "the iterable 5 is not allowed", ""),
-    (
-        "%%parallel\nout = []\nfor i, x in enumerate(xs):\n    out.append(x)",
-        "-o results each i, x in enumerate(xs)",
-        "",
-    ),
+    ("%%parallel\nf(xs[0])", "the cell has no `for` loop", "    2 | f(xs[0])\n      | ^^^^^^^^"),
     ("%%parallel 4\nfor x in xs: f(x)", "`4` is no form", "    1 | %%parallel 4\n      |            ^"),
     ("r = %parallel [y := x for x in xs]", "`y := ...`", "    1 | [y := x for x in xs]\n      |  ^^^^^^"),
     ("r = %parallel --background [x for x in xs]", "--background is for", ""),

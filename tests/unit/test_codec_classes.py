@@ -171,3 +171,17 @@ def test_an_exception_class_of_the_notebook(ns: types.SimpleNamespace, worker: W
     with pytest.raises(ns.Oops, match="7: text") as caught:
         worker(fail, ns.Oops)
     assert caught.value.code == 7
+
+
+def test_names_that_the_body_of_an_inner_class_uses_travel(worker: Worker) -> None:
+    names = cell("""
+        base, step = 2, 3
+        def make(n):
+            class Made:
+                size = base + n
+                sizes = [step * q for q in range(size)]
+                def next(self):
+                    return self.size + step
+            return Made.size, Made.sizes, Made().next()
+    """)
+    assert worker(names.make, 1) == (3, [0, 3, 6], 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import textwrap
 from types import FunctionType
@@ -148,11 +149,9 @@ REFUSED = [
     ("if x:\n    return x\nx", "`return`", 3, 4, 12),
     ("y = x\nyield y", "`yield`", 3, 0, 7),
     ("y = yield from x", "`yield`", 2, 4, 16),
-    ("await x", "`await`", 2, 0, 7),
-    ("[await y for y in x]", "`await`", 2, 1, 8),
-    ("async for y in x:\n    pass", "`await`", 2, 0, 17),
-    ("async with x:\n    pass", "`await`", 2, 0, 13),
-    ("[y async for y in x]", "`await`", 2, 13, 14),
+    ("await x\nyield x", "`yield`", 3, 0, 7),
+    ("await x\nreturn x", "`return`", 3, 0, 8),
+    ("async for y in x:\n    pass\nelse:\n    break", "`break`", 5, 4, 9),
     ("global x", "`global`", 2, 0, 8),
     ("def g():\n    global z\n    z = 1\ng()", "`global`", 3, 4, 12),
     ("nonlocal x", "`nonlocal`", 2, 0, 10),
@@ -179,6 +178,56 @@ def test_bodies_refused(body: str, reason: str, line: int, start: int, end: int)
     assert namespace == {"total": 0}
 
 
+AWAITED = [
+    ("await wait(x)", 3),
+    ("y = [await wait(z) for z in range(x)]\nsum(y)", 3),
+    (
+        "n = 0\nasync for y in count(x):\n  if y == 2: continue\n  if y > 9: break\n  n += y\nelse:\n  n += 7\nn",
+        8,
+    ),
+    ("async with held(x) as y:\n    z = y + 1\nz", 4),
+    ("[y async for y in count(x)]", [0, 1, 2]),
+    ("{y: [await wait(z) async for z in count(y)] async for y in count(x)}", {0: [], 1: [0], 2: [0, 1]}),
+    ("async def f(): return await wait(x)\n(await f()) + 1", 4),
+    ("[*(y for y in [await wait(x)])]", [3]),
+]
+
+
+@pytest.mark.parametrize(("body", "value"), AWAITED)
+def test_bodies_that_wait_are_coroutine_functions(body: str, value: Any) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    exec(
+        "import contextlib\n"
+        "async def wait(x): return x\n"
+        "async def count(n):\n    for i in range(n): yield i\n"
+        "@contextlib.asynccontextmanager\nasync def held(x): yield x\n",
+        namespace,
+    )
+    task = task_of("x in xs", body, namespace)
+    assert inspect.iscoroutinefunction(task.function)
+    assert task.has_result
+    assert asyncio.run(task.function(3)) == value
+    assert asyncio.run(cloudpickle.loads(cloudpickle.dumps(task.function))(3)) == value
+
+
+def test_bodies_that_make_coroutines_and_do_not_wait_are_plain_functions() -> None:
+    task = task_of("x in xs", "async def f():\n    await x\n1", {})
+    assert not inspect.iscoroutinefunction(task.function)
+    assert task.function(0) == 1
+
+
+def test_targets_of_bodies_that_wait_are_unpacked_and_lines_are_the_cells_own() -> None:
+    async def wait(x: int) -> int:
+        return x
+
+    task = task_of("i, (a, b) in xs", "y = await wait(a)\n\ny / b", {"wait": wait})
+    assert asyncio.run(task.function((0, (6, 3)))) == 2
+    with pytest.raises(ZeroDivisionError) as raised:
+        asyncio.run(task.function((0, (6, 0))))
+    assert raised.traceback[-1].lineno == 3
+    assert task.function.__code__.co_name == "<module>"
+
+
 @pytest.mark.parametrize(
     ("body", "line"), [("x\ny = (", 3), ("def f(:", 2), ("class C:\n    return 1", 3), ("x = 1\n  y = 2", 3)]
 )
@@ -187,6 +236,16 @@ def test_what_is_not_python_is_underlined(body: str, line: int) -> None:
         task_of("x in xs", body, {})
     assert refused.value.place is not None
     assert refused.value.place.line == line
+
+
+def test_the_whole_loop_below_each_is_refused_for_it_would_run_for_each_item() -> None:
+    with pytest.raises(Refused, match=r"has the whole loop.*Leave out `each i, x in enumerate\(xs\)`") as refused:
+        task_of("i, x in enumerate(xs)", "n = 0\nfor i, x in enumerate(xs):\n    n += x\n", {})
+    assert refused.value.place == Place(3, 0, 3, 26)
+
+
+def test_a_task_may_go_through_the_items_once_more() -> None:
+    assert run("x in xs", "n = 0\nfor y in xs:\n    n += x * y\nn", {"xs": [1, 2]}) == [3, 6]
 
 
 def test_empty_body() -> None:

@@ -106,7 +106,7 @@ def test_engine_messages_in_the_words_of_the_options() -> None:
     ("line", "found"),
     [
         ("%%parallel --ti", ["--timeout"]),
-        ("%%parallel -j 2 --ch", ["--chunk-size", "--checkpoint"]),
+        ("%%parallel -j 2 --ch", ["--chunk-size", "--checkpoint", "--check"]),
         ("ys = %parallel --se", ["--seed"]),
         ("%%parallel e", ["each"]),
         ("%nbpar s", ["status", "shutdown"]),

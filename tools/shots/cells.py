@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "CANCELLED",
     "DONE",
+    "DRY_RUN",
     "FAILING",
     "MANY",
     "MANY_SETUP",
@@ -16,6 +17,7 @@ __all__ = [
     "PAUSED",
     "PROFILE",
     "PROFILE_SETUP",
+    "REFUSED",
     "SETUP",
     "TERMINAL",
 ]
@@ -52,7 +54,24 @@ def parse(station):
     return float(text)
 '''
 
-DONE = "totals = nbpar.map(fetch, stations)"
+DONE = """\
+%%parallel
+totals, largest = {}, 0.0
+for station in stations:
+    total = fetch(station)
+    totals[station] = total
+    largest = max(largest, total)\
+"""
+REFUSED = """\
+%%parallel
+warmer, before = [], 0.0
+for station in stations:
+    total = fetch(station)
+    if total > before:
+        warmer.append(station)
+    before = total\
+"""
+DRY_RUN = DONE.replace("%%parallel", "%%parallel --dry-run")
 FAILING = 'readings = nbpar.map(parse, stations, on_error="skip")'
 PAUSED = "job = nbpar.map_async(fetch, stations)"
 CANCELLED = "totals = nbpar.map(fetch, stations)"

@@ -19,6 +19,8 @@ __all__ = ["SHOTS", "Studio"]
 SIZE = (960, 1100)
 SCALE = 2.0
 
+_MAGICS = "\n%load_ext nbpar\n"
+
 _QUIET = """
 .jp-cell-toolbar, .jp-Toolbar, .jp-Collapser, .jp-Notebook-footer { display: none !important; }
 .jp-Notebook .jp-Cell { border-color: transparent !important; box-shadow: none !important; }
@@ -100,7 +102,7 @@ def picture(place: Locator) -> bytes:
 
 def running_and_done(studio: Studio) -> Iterator[tuple[str, bytes]]:
     """One job, from the middle to the picture that stays; then the file without JavaScript."""
-    with studio.notebook(cells.SETUP, cells.DONE) as notebook:
+    with studio.notebook(cells.SETUP + _MAGICS, cells.DONE) as notebook:
         notebook.run_cell(1)
         wait_for_tasks(notebook, 1, int(0.5 * cells.N_STATIONS))
         yield "running", picture(cell(notebook, 1))
@@ -138,6 +140,14 @@ def failing(studio: Studio) -> Iterator[tuple[str, bytes]]:
         yield "failing", picture(cell(notebook, 1))
         notebook.interrupt()
         notebook.wait_cell(1)
+
+
+def loops(studio: Studio) -> Iterator[tuple[str, bytes]]:
+    """A loop that is refused, and one that is looked at before it runs."""
+    with studio.notebook(cells.SETUP + _MAGICS, cells.REFUSED, cells.DRY_RUN) as notebook:
+        for index, name in ((1, "refused"), (2, "dry-run")):
+            notebook.run(index)
+            yield name, picture(cell(notebook, index))
 
 
 def paused(studio: Studio) -> Iterator[tuple[str, bytes]]:
@@ -192,6 +202,7 @@ def profile(studio: Studio) -> Iterator[tuple[str, bytes]]:
 SHOTS: dict[str, Callable[[Studio], Iterator[tuple[str, bytes]]]] = {
     "running": running_and_done,
     "failing": failing,
+    "loops": loops,
     "paused": paused,
     "cancelled": cancelled,
     "many": many,
