@@ -91,8 +91,9 @@ def test_a_loop_over_a_frame_leaves_what_serial_leaves(cell: str, parallel: Para
 )
 def test_a_loop_that_changes_a_frame_is_told_what_to_write_instead(cell: str, instead: str, parallel: Parallel) -> None:
     names, untouched = notebook(), notebook()
+    unset: set[str] = set()
     with pytest.raises(Refusal) as refusal:
-        parallel(cell, names, set().add)
+        parallel(cell, names, unset.add)
     assert instead in str(refusal.value)
     for name in untouched.keys() - {"__builtins__"}:
         assert difference(untouched[name], names[name]) is None, name
