@@ -182,8 +182,7 @@ AWAITED = [
     ("await wait(x)", 3),
     ("y = [await wait(z) for z in range(x)]\nsum(y)", 3),
     (
-        "n = 0\nasync for y in count(x):\n    if y == 2: continue\n    if y > 9: break\n    n += y\n"
-        "else:\n    n += 7\nn",
+        "n = 0\nasync for y in count(x):\n  if y == 2: continue\n  if y > 9: break\n  n += y\nelse:\n  n += 7\nn",
         8,
     ),
     ("async with held(x) as y:\n    z = y + 1\nz", 4),
