@@ -4,7 +4,8 @@ Owns :func:`picture`: types, values, the bits of floats, the order of dicts, the
 object as what (also parts of the same memory), and the states of iterators and of random number generators. Two
 namespaces that no code could tell apart have equal pictures, and, as far as a notebook's own code can, the other way
 round. Left out: the order of names in a namespace, annotations of names, strides, and what `functools.lru_cache` and
-`functools.cached_property` keep. Used by :mod:`tests.loops.oracle`.
+`functools.cached_property` keep; of memory in common, what only arrays that a cell has made have. Used by
+:mod:`tests.loops.oracle`.
 """
 
 from __future__ import annotations
@@ -65,11 +66,11 @@ def picture(namespace: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
         What they meant earlier: part of the picture, so that a name bound to an equal copy is a difference.
     """
     artist = _Artist(namespace)
-    names = sorted(namespace.keys() - _LEFT_OUT)
-    drawn = {name: artist.draw(namespace[name]) for name in names}
-    for name in sorted((old or {}).keys() - _LEFT_OUT):
-        drawn[f"{name} as it was"] = artist.draw((old or {})[name])
-    drawn[" memory"] = artist.shared_memory()
+    drawn = {f"{name} as it was": artist.draw(old[name]) for name in sorted(old.keys() - _LEFT_OUT)} if old else {}
+    n_old = artist.n_arrays if old is not None else None
+    for name in sorted(namespace.keys() - _LEFT_OUT):
+        drawn[name] = artist.draw(namespace[name])
+    drawn[" memory"] = artist.shared_memory(n_old)
     drawn[" random"] = _digest(random.getstate())
     drawn[" numpy.random"] = _digest(np.random.get_state())  # noqa: NPY002  # what cells may use
     return drawn
@@ -177,12 +178,16 @@ class _Artist:
             return (*head, tuple(self.draw(one) for one in value.ravel().tolist()))
         return (*head, value.tobytes())
 
-    def shared_memory(self) -> tuple[Any, ...]:
-        """Pairs of arrays that have elements in common."""
+    @property
+    def n_arrays(self) -> int:
+        return len(self._arrays)
+
+    def shared_memory(self, n_old: int | None) -> tuple[Any, ...]:
+        """Pairs of arrays that have elements in common; with one of the first `n_old`, where that is given."""
         return tuple(
             (number, other)
             for i, (number, one) in enumerate(self._arrays)
-            for other, two in self._arrays[:i]
+            for other, two in self._arrays[: i if n_old is None else min(i, n_old)]
             if np.may_share_memory(one, two) and np.shares_memory(one, two)
         )
 
