@@ -25,6 +25,7 @@ import random
 import sys
 import types
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
@@ -106,6 +107,9 @@ class Together:
         slot.begin_chunk(self._chunk_id)
         aside = Aside(context) if loop_runs_here() else None
         spin: Callable[[], None] = self._loop.run_forever if aside is None else lambda: aside.run(self._loop)
+        # For `asyncio.to_thread`: with one of the loop's own, its threads would be there as long as the worker.
+        executor = ThreadPoolExecutor(thread_name_prefix="nbpar-to-thread")
+        self._loop.set_default_executor(executor)
         try:
             self._begin_more()
             self._spin(spin)
@@ -116,6 +120,7 @@ class Together:
             raise
         finally:
             context.together = outer
+            executor.shutdown(wait=False, cancel_futures=True)
             if aside is not None:
                 aside.end()
             if context.loop is not self._loop and not self._is_abandoned:

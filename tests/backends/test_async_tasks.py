@@ -373,6 +373,7 @@ def test_current_task_is_ones_own_also_in_what_it_begins(pool: Pool) -> None:
     assert pool.map(task, range(20)) == [(x, [x, x], x) for x in range(20)]
     with pytest.raises(nbpar.NbparError, match="outside a task"):
         nbpar.current_task()
+    until(lambda: not any("to-thread" in one.name or "asyncio" in one.name for one in threading.enumerate()))
 
 
 def test_printed_lines_have_their_task(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
