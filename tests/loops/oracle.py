@@ -13,6 +13,7 @@ import contextlib
 import io
 import linecache
 import random
+import signal
 import sys
 import traceback
 import warnings
@@ -22,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.loops.picture import differences, picture
+from tests.loops.picture import arrays_in, differences, picture
 
-__all__ = ["Case", "Refusal", "Runner", "Verdict", "fresh", "judge", "parts_of"]
+__all__ = ["Case", "EndlessError", "Refusal", "Runner", "Verdict", "fresh", "judge", "parts_of"]
 
 FILENAME = "<loop cell>"
 SETUP = "<cells before>"
@@ -46,6 +47,13 @@ class Case:
     def __str__(self) -> str:
         return f"{self.setup.rstrip()}\n# --- %%parallel\n{self.cell.rstrip()}"
 
+
+class EndlessError(Exception):
+    """A cell that does not end serially: no case at all."""
+
+
+MOST_S = 3.0
+"""CPU time that a cell may take serially; all take milliseconds."""
 
 Runner = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Runs a cell on a namespace; raises :class:`Refusal` or what the cell raises; tells which names it leaves unset."""
@@ -82,21 +90,22 @@ def judge(case: Case, run: Runner) -> Verdict:
     """Run a case both ways and compare."""
     with _quiet():
         serial = fresh(case.setup)
-        serial_old = dict(serial)
-        error = _raised_by(lambda: exec(compile(case.cell, FILENAME, "exec", dont_inherit=True), serial))
-        expected = picture(serial, serial_old)
+        serial_old, serial_arrays = dict(serial), arrays_in(serial)
+        with _to_an_end():
+            error = _raised_by(lambda: exec(compile(case.cell, FILENAME, "exec", dont_inherit=True), serial))
+        expected = picture(serial, serial_old, serial_arrays)
         phase = _phase(case.cell, error)
 
         space = fresh(case.setup)
-        old = dict(space)
-        untouched = picture(space, old)
+        old, arrays = dict(space), arrays_in(space)
+        untouched = picture(space, old, arrays)
         unset: set[str] = set()
 
         outcome = _raised_by(lambda: run(case.cell, space, unset.add))
-        got = picture(space, old)
+        got = picture(space, old, arrays)
         if unset:
-            expected = {**picture(_without(serial, unset), serial_old), **_states(expected)}
-            got = {**picture(_without(space, unset), old), **_states(got)}
+            expected = {**picture(_without(serial, unset), serial_old, serial_arrays), **_states(expected)}
+            got = {**picture(_without(space, unset), old, arrays), **_states(got)}
 
     def verdict(kind: str, reason: str = "") -> Verdict:
         return Verdict(kind, reason, unset, type(error).__name__ if error is not None else "")
@@ -158,13 +167,13 @@ def _touched(case: Case, untouched: dict[str, Any], got: dict[str, Any]) -> list
         ways.append([before, ast.fix_missing_locations(ast.Module([ast.copy_location(target, loop)], []))])
     for way in ways:
         space = fresh(case.setup)
-        old = dict(space)
+        old, arrays = dict(space), arrays_in(space)
         for tree in way:
             if _raised_by(lambda tree=tree, space=space: exec(compile(tree, FILENAME, "exec"), space)) is not None:  # type: ignore[misc]
                 break
         space.clear()
         space.update(old)
-        if not differences(picture(space, old), got):
+        if not differences(picture(space, old, arrays), got):
             return []
     return found
 
@@ -191,7 +200,7 @@ def _compiled(setup: str) -> Any:
 def _raised_by(call: Callable[[], Any]) -> BaseException | None:
     try:
         call()
-    except (KeyboardInterrupt, MemoryError):
+    except (KeyboardInterrupt, MemoryError, EndlessError):
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a cell raises is its outcome
         return error
@@ -218,6 +227,20 @@ def _phase(cell: str, error: BaseException | None) -> str:
         if any(one.lineno <= trace.tb_lineno <= (one.end_lineno or 0) for one in tree.body):
             return phase
     return "loop"
+
+
+@contextlib.contextmanager
+def _to_an_end() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise EndlessError
+
+    handler = signal.signal(signal.SIGVTALRM, stop)  # pytest's own limit goes by SIGALRM
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, handler)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["differences", "picture"]
+__all__ = ["arrays_in", "differences", "picture"]
 
 _ITERATORS = (
     "list_iterator",
@@ -55,7 +55,20 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _LRU_CACHE = type(functools.lru_cache(lambda: None))
 
 
-def picture(namespace: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> dict[str, Any]:
+Array = np.ndarray[Any, Any]
+
+
+def arrays_in(namespace: Mapping[str, Any]) -> list[Array]:
+    """All arrays that a namespace leads to, in an order that an equal one has as well."""
+    artist = _Artist(namespace)
+    for name in sorted(namespace.keys() - _LEFT_OUT):
+        artist.draw(namespace[name])
+    return artist.arrays
+
+
+def picture(
+    namespace: Mapping[str, Any], old: Mapping[str, Any] | None = None, arrays: list[Array] | None = None
+) -> dict[str, Any]:
     """What the names mean.
 
     Parameters
@@ -64,13 +77,14 @@ def picture(namespace: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
         A notebook's global names.
     old : mapping, optional
         What they meant earlier: part of the picture, so that a name bound to an equal copy is a difference.
+    arrays : list of ndarray, optional
+        Of memory in common, what is in common with these; by default of any two arrays.
     """
     artist = _Artist(namespace)
-    drawn = {f"{name} as it was": artist.draw(old[name]) for name in sorted(old.keys() - _LEFT_OUT)} if old else {}
-    n_old = artist.n_arrays if old is not None else None
-    for name in sorted(namespace.keys() - _LEFT_OUT):
-        drawn[name] = artist.draw(namespace[name])
-    drawn[" memory"] = artist.shared_memory(n_old)
+    drawn = {name: artist.draw(namespace[name]) for name in sorted(namespace.keys() - _LEFT_OUT)}
+    for name in sorted((old or {}).keys() - _LEFT_OUT):
+        drawn[f"{name} as it was"] = artist.draw((old or {})[name])
+    drawn[" memory"] = artist.shared_memory(artist.arrays if arrays is None else arrays)
     drawn[" random"] = _digest(random.getstate())
     drawn[" numpy.random"] = _digest(np.random.get_state())  # noqa: NPY002  # what cells may use
     return drawn
@@ -116,7 +130,7 @@ class _Artist:
         self._namespace = namespace
         self._numbers: dict[int, int] = {}
         self._kept: list[Any] = []
-        self._arrays: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self._arrays: list[tuple[int, Array]] = []
 
     def draw(self, value: Any) -> Any:
         kind = type(value)
@@ -179,16 +193,17 @@ class _Artist:
         return (*head, value.tobytes())
 
     @property
-    def n_arrays(self) -> int:
-        return len(self._arrays)
+    def arrays(self) -> list[Array]:
+        """Those drawn so far."""
+        return [array for _, array in self._arrays]
 
-    def shared_memory(self, n_old: int | None) -> tuple[Any, ...]:
-        """Pairs of arrays that have elements in common; with one of the first `n_old`, where that is given."""
+    def shared_memory(self, arrays: list[Array]) -> tuple[Any, ...]:
+        """Which arrays have elements in common with which of some."""
         return tuple(
             (number, other)
-            for i, (number, one) in enumerate(self._arrays)
-            for other, two in self._arrays[: i if n_old is None else min(i, n_old)]
-            if np.may_share_memory(one, two) and np.shares_memory(one, two)
+            for number, one in self._arrays
+            for other, two in enumerate(arrays)
+            if one is not two and np.may_share_memory(one, two) and np.shares_memory(one, two)
         )
 
     def _function(self, value: types.FunctionType) -> tuple[Any, ...]:

@@ -126,7 +126,7 @@ EXPRESSIONS: dict[str, list[str]] = {
         "None",
         "$b",
         "frozenset([$i])",
-        "$f",
+        "0.5",
         "Pair($i, $s)",
         "1.0",
         "True",
