@@ -343,9 +343,10 @@ def _exchange(values: tuple[Any, ...], replaced: Callable[[Any], Any]) -> tuple[
         if id(value) in memo:
             return memo[id(value)]
         other = replaced(value)
-        if other is not value:
-            return other
         kept.append(value)
+        if other is not value:
+            memo[id(value)] = other  # two names of one part of an array
+            return other
         made: Any
         if kind is tuple:
             inner = tuple(map(of, value))
