@@ -66,6 +66,7 @@ def configure(
     serializer: Serializer = "auto",
     env: Mapping[str, str] | None = None,
     idle_timeout: float | None = None,
+    keep_globals: bool = False,
 ) -> None:
     """Set the options of the notebook's pool; what is not given gets its default.
 
@@ -102,6 +103,7 @@ process may use)
         "serializer": serializer,
         "env": environment(env),
         "idle_timeout": idle_timeout,
+        "keep_globals": keep_globals,
     }
     PoolOptions(**settings)  # checked before anything changes
     global _settings

@@ -222,6 +222,7 @@ class PoolOptions:
     serializer: Serializer = "auto"
     env: Mapping[str, str] | None = field(default=None, repr=False)
     idle_timeout: float | None = None
+    keep_globals: bool = False
 
     def __post_init__(self) -> None:
         _whole("n_workers", self.n_workers, least=1, none="the CPUs this process may use")
@@ -237,6 +238,8 @@ class PoolOptions:
             _whole("threads_per_worker", self.threads_per_worker, least=1, none=None)
         _one_of("serializer", self.serializer, get_args(Serializer))
         _seconds("idle_timeout", self.idle_timeout, none="workers stay")
+        if not isinstance(self.keep_globals, bool):
+            raise OptionsError("keep_globals", self.keep_globals, "True or False")
         _as_plain_ints(self, "n_workers", "tasks_per_worker", "threads_per_worker")
         if self.n_workers is None:
             object.__setattr__(self, "n_workers", 1 if self.start_method == "serial" else usable_cpus())

@@ -36,8 +36,7 @@ from nbpar.options import (
 )
 from nbpar.streaming import stream
 from nbpar.views.cell import Cell
-from nbpar.wire.shared import unwrap
-from nbpar.worker.execute import is_async
+from nbpar.worker.execute import call, call_async, is_async
 
 if TYPE_CHECKING:
     from nbpar.resume import Checkpoint
@@ -79,6 +78,9 @@ class WorkerPool:
         Environment variables to set in the workers.
     idle_timeout : float, optional
         Seconds without a job after which the workers end; they come back with the next job.
+    keep_globals : bool
+        What `worker_init` and tasks do to the notebook's names stays in their worker for later tasks, as in a process
+        of ``multiprocessing``. By default it is gone with its job. Threads share the notebook's names in any case.
 
     Raises
     ------
@@ -109,6 +111,7 @@ class WorkerPool:
         serializer: Serializer = "auto",
         env: Mapping[str, str] | None = None,
         idle_timeout: float | None = None,
+        keep_globals: bool = False,
     ) -> None:
         __tracebackhide__ = True  # a verbose traceback would show what is in `env`
         self._options = PoolOptions(
@@ -123,6 +126,7 @@ class WorkerPool:
             serializer=serializer,
             env=environment(env),
             idle_timeout=idle_timeout,
+            keep_globals=keep_globals,
         )
         self._backend = make_backend(self._options)
         self._owner_pid = os.getpid()
@@ -279,8 +283,8 @@ class WorkerPool:
         future: TaskFuture[R] = TaskFuture(self._backend, job_id, lambda future: watch_lines(future, cell))
         future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
-        source, call = Listed([(function, args, kwargs)]), _call_async if is_async(function) else _call
-        self._backend.submit(JobSpec(job_id, call, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
+        source, caller = Listed([(function, args, kwargs)]), call_async if is_async(function) else call
+        self._backend.submit(JobSpec(job_id, caller, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
         return future
 
     def warm(self) -> None:
@@ -489,12 +493,3 @@ class WorkerPool:
 
 
 _SUBMIT = JobOptions(on_error="return", progress=False)
-
-
-def _call(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-    """What a worker calls for `submit`."""
-    return function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
-
-
-async def _call_async(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return await _call(function, args, kwargs)

@@ -221,6 +221,7 @@ class ProcessWorkers:
             worker_exit=self._hooks[1],
             awaits_shared=bool(self._hook_handles),
             memory_limit_bytes=options.memory_limit_bytes,
+            keep_globals=options.keep_globals,
         )
 
     def send(self, worker_id: int, chunk: Chunk, job: JobSpec, prepared: object, *, quick: bool) -> int:

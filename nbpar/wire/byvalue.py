@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from cloudpickle import cloudpickle as cp
 
-from nbpar.wire import classes
+from nbpar.wire import classes, homes
 from nbpar.wire.names import MAIN_MODULES, check_name, globals_of, goes_by_name, importable
 from nbpar.wire.special import has_own_reduce, reducer_of_kind
 
@@ -133,7 +133,8 @@ def _reduce_function(pickler: ByValuePickler, function: FunctionType) -> Any:
     if goes_by_name(function):
         return NotImplemented
     globals_of(function.__code__)  # cloudpickle goes by what this has found
-    return pickler._dynamic_function_reduce(function)
+    _, args, state, *_ = pickler._dynamic_function_reduce(function)
+    return homes.make_function, args, state, None, None, homes.set_function_state
 
 
 def _reduce_module(_pickler: ByValuePickler, module: ModuleType) -> Any:

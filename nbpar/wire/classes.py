@@ -26,6 +26,8 @@ from typing import Any
 
 from cloudpickle import cloudpickle as cp
 
+from nbpar.wire import homes
+
 __all__ = ["ClassDeletedError", "Definition", "came_from_kernel", "class_id", "definition_key"]
 
 _MEMBER_OWN = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
@@ -164,9 +166,18 @@ def receive_class(maker: Callable[..., type], args: tuple[Any, ...]) -> type:
 def set_class_state(cls: type, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Fill a class, or bring it up to date."""
     attributes, more = state
+    if homes.are_kept() and not issubclass(cls, Enum):
+        data = {name: value for name, value in attributes.items() if _is_data(name, value)}
+        taken = homes.news(("class", class_id(cls)), vars(cls), data)
+        attributes = {name: value for name, value in attributes.items() if name not in data or name in taken}
     cp._class_setstate(cls, (attributes, {}))
     for name, values in more.get("members", {}).items():
         vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
+
+
+def _is_data(name: str, value: object) -> bool:
+    """Whether tasks may keep something in an attribute: neither a method nor what Python has for itself."""
+    return not (name.startswith("__") and name.endswith("__")) and not hasattr(type(value), "__get__")
 
 
 def receive_once(maker: Callable[..., type], args: tuple[Any, ...]) -> type:

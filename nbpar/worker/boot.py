@@ -56,6 +56,8 @@ class WorkerSetup:
         Shared objects that these refer to come before everything else; a SHARE of none ends them.
     memory_limit_bytes : int or None
         A worker that holds more after a task says so.
+    keep_globals : bool
+        See :mod:`nbpar.wire.homes`.
     """
 
     worker_id: int
@@ -72,6 +74,7 @@ class WorkerSetup:
     worker_exit: tuple[bytes, list[bytes]] | None = None
     awaits_shared: bool = False
     memory_limit_bytes: int | None = None
+    keep_globals: bool = False
 
 
 def end_with_parent(setup: WorkerSetup) -> None:

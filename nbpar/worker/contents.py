@@ -2,7 +2,8 @@
 
 :func:`written` goes further than :func:`nbpar.worker.marks.mark`: into functions, classes, methods and modules of the
 user's, into objects of libraries by what they pickle as, into the state of generators of random numbers, and into
-arrays by a checksum. :func:`are_equal` compares. Used by :mod:`nbpar.worker.strict`.
+arrays by a checksum. :func:`are_equal` compares. Used by :mod:`nbpar.worker.strict`, and for
+:mod:`nbpar.wire.homes`.
 
 Bounds: `MAX_BYTES` and `MAX_OBJECTS` for one object; of what is larger, its type and length and, for arrays, a sample.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import itertools
+import marshal
 import pickle
 import random
 import sys
@@ -23,7 +25,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
-from nbpar.wire.classes import came_from_kernel
+from nbpar.wire import homes
+from nbpar.wire.classes import came_from_kernel, class_id
 from nbpar.wire.names import MAIN_MODULES, goes_by_name
 from nbpar.worker.changes import MISSING, Fetch, is_by_value, parts_of
 from nbpar.worker.marks import (
@@ -46,6 +49,7 @@ __all__ = [
     "is_own_function",
     "is_own_module",
     "is_plain",
+    "keep_globals",
     "parts_of_callable",
     "written",
 ]
@@ -80,17 +84,20 @@ def is_plain(value: object) -> bool:
     return kind in _PLAIN or (kind is tuple and all(type(one) in _PLAIN for one in value))  # type: ignore[attr-defined]
 
 
-def written(value: object, n_bytes: int = MAX_BYTES) -> Written:
+def written(value: object, n_bytes: int = MAX_BYTES, *, exact: bool = False) -> Written:
     """What an object holds; nothing of the user's is called for it, but what pickle calls of a library's.
 
     Parameters
     ----------
     n_bytes : int
         How much to read of arrays, at most.
+    exact : bool
+        No array by a sample: with a larger one the object as a whole is too large. Functions with their code, classes
+        of the notebook by their identity.
     """
-    file = _Checked(MAX_BYTES)
+    file = _Checked(n_bytes if exact else MAX_BYTES)
     try:
-        _Writer(file, min(n_bytes, MAX_BYTES)).dump(value)
+        _Writer(file, min(n_bytes, MAX_BYTES), exact=exact).dump(value)
     except (TooLarge, RecursionError):
         length = len(value) if isinstance(value, list | dict | set | deque | bytearray) else 0
         return -1 - length, zlib.crc32(type(value).__qualname__.encode())
@@ -121,8 +128,9 @@ class _Checked:
 class _Writer(pickle.Pickler):
     """Writes plain builtins as they are, and a :class:`Thing` for everything else."""
 
-    def __init__(self, file: _Checked, array_bytes: int) -> None:
+    def __init__(self, file: _Checked, array_bytes: int, *, exact: bool) -> None:
         super().__init__(file, protocol=5)
+        self._exact = exact
         self._n_left = MAX_OBJECTS
         self._array_bytes = array_bytes
 
@@ -140,17 +148,21 @@ class _Writer(pickle.Pickler):
             raise
         except Exception:  # noqa: BLE001  # it cannot be pickled, or a thread changes it: it counts by its type
             own, content = True, None
-        return (Thing if own else Foreign), (kind.__qualname__,), content
+        name = kind.__qualname__
+        if self._exact and came_from_kernel(kind):
+            name = class_id(kind)
+        return (Thing if own else Foreign), (name,), content
 
     def _content(self, obj: Any, kind: type) -> tuple[bool, object]:
         if issubclass(kind, type):
-            return True, obj.__qualname__
+            return True, class_id(obj) if self._exact and came_from_kernel(obj) else obj.__qualname__
         if kind is types.ModuleType:
             return True, obj.__name__
         if kind is types.FunctionType:
-            return True, [obj.__qualname__, _now(parts_of(obj)) if is_own_function(obj) else None]
-        if (parts := parts_of_callable(obj, kind)) is not None:
-            return True, parts
+            parts: object = _now(parts_of(obj)) if is_own_function(obj) else None
+            return True, [obj.__qualname__, marshal.dumps(obj.__code__) if self._exact else None, parts]
+        if (held := parts_of_callable(obj, kind)) is not None:
+            return True, held
         if (state := _of_generator(obj)) is not None:
             return True, state
         if is_lively(kind) or issubclass(kind, weakref.ref):
@@ -170,6 +182,8 @@ class _Writer(pickle.Pickler):
             return *layout, found.tobytes()
         if hasattr(found, "_mask") and hasattr(found, "data"):  # a masked one
             return *layout, self._of_array(found.data), self._of_array(found.mask)
+        if self._exact and found.nbytes > self._array_bytes:
+            raise TooLarge
         if not found.flags.forc:
             if found.nbytes > self._array_bytes:  # a copy of all of it would be made
                 return *layout, found.ravel()[:: max(1, found.size // 4096)].tobytes()
@@ -182,11 +196,29 @@ class _Writer(pickle.Pickler):
         if data.nbytes <= self._array_bytes:
             self._array_bytes -= data.nbytes
             return data.nbytes, zlib.crc32(data)
+        if self._exact:
+            raise TooLarge
         size, checksum = 64 << 10, 0
         step = max(size, (data.nbytes - size) // (SAMPLES - 1))
         for start in itertools.chain(range(0, data.nbytes - size, step), [data.nbytes - size]):
             checksum = zlib.crc32(data[start : start + size], checksum)
         return data.nbytes, checksum
+
+
+HOME_BYTES = 1 << 20
+"""Of a global that is larger nobody says whether it comes as it came before: it would be read for each job."""
+
+
+def keep_globals() -> None:
+    """Have this worker keep what its code does to globals; see :mod:`nbpar.wire.homes`."""
+
+    def look_at(value: object) -> Written | None:
+        if isinstance(value, type | types.FunctionType | types.ModuleType):
+            return None
+        found = written(value, HOME_BYTES, exact=True)
+        return None if type(found) is tuple and found[0] < 0 else found
+
+    homes.keep(look_at, are_equal)
 
 
 # --- what objects are made of -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from nbpar.wire.diagnose import is_interrupt
 from nbpar.wire.exceptions import release_memory
 from nbpar.worker.context import Context, TaskInterrupt, seed_task
 
-__all__ = ["Report", "Unusable", "Work", "cannot_rebuild", "is_async", "run_chunk", "unwrapped"]
+__all__ = ["Report", "Unusable", "Work", "call", "call_async", "cannot_rebuild", "is_async", "run_chunk", "unwrapped"]
 
 REPORT_S = 0.05
 """Results are reported at least this often inside a long chunk: all that a dying worker can make others repeat. A chunk
@@ -270,3 +270,13 @@ def _run_one(work: Work, item: Any, context: Context, current: Report, then_s: f
     if now_s - then_s > current.longest_s:
         current.longest_index, current.longest_s = index, now_s - then_s
     return now_s
+
+
+def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a worker calls for :meth:`nbpar.WorkerPool.submit`."""
+    return function(*map(shared.unwrap, args), **{name: shared.unwrap(value) for name, value in kwargs.items()})
+
+
+async def call_async(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a worker calls for a coroutine function."""
+    return await call(function, args, kwargs)

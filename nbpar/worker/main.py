@@ -105,6 +105,10 @@ class _Worker:
         self.memory = OwnMemory(setup)
         self.context = context
         self.setup = setup
+        if setup.keep_globals:
+            from nbpar.worker.contents import keep_globals
+
+            keep_globals()
         self.codec = Codec("dill" if setup.serializer == "dill" else "auto", in_worker=True)
         # Payload, and buffers or the id of the memory that has them. Bounded by the kernel, which sends FORGET.
         self.functions: dict[str, tuple[bytes, list[bytes], int] | SerializationError] = {}
@@ -248,7 +252,7 @@ class _Worker:
         self.jobs[job_id] = Work(function, star, seed, seeded, message.numbers[2], message.times[0] or None)
         if flags & JobFlag.STRICT:
             self._begin_strict_job(job_id, function, flags)
-        elif (key := message.head.decode()) not in self.captures_nothing:
+        elif not self.setup.keep_globals and (key := message.head.decode()) not in self.captures_nothing:
             if (captured := captured_by(function)) is not None:
                 self.captured[job_id] = captured
             else:

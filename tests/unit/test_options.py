@@ -76,6 +76,7 @@ BAD_POOL_OPTIONS: list[tuple[str, Any]] = [
     ("cpu_ids", [0, None]),
     ("idle_timeout", 0),
     ("idle_timeout", "5"),
+    ("keep_globals", 1),
 ]
 
 
