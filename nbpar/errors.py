@@ -175,11 +175,27 @@ class TaskMemoryError(WorkerDiedError):
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
-    """A task ran longer than the job's ``timeout`` and was stopped."""
+    """A task ran longer than the job's ``timeout`` and was stopped.
+
+    Attributes
+    ----------
+    part : str
+        The part of it that took longer than a limit of its own: ``"worker_init"`` or ``"worker_exit"``; else empty.
+    """
+
+    part: str = ""
 
 
 class SerializationError(TaskError):
-    """An argument, a function or a result could not travel; the message names the object and the path to it."""
+    """An argument, a function or a result could not travel; the message names the object and the path to it.
+
+    Attributes
+    ----------
+    has_arrived : bool
+        Whether it was sent, and could not be rebuilt where it came to.
+    """
+
+    has_arrived: bool = False
 
 
 class RemoteError(TaskError):

@@ -111,6 +111,7 @@ class JobOptions:
     checkpoint: str | os.PathLike[str] | None = None
     profile: bool = False
     strict: Strict | None = None  # no option of a user's: see WorkerPool.map_strictly
+    pin: float | None = None  # no option of a user's, either: see nbpar.engine.plans.JobPlan
 
     def __post_init__(self) -> None:
         _whole("chunk_size", self.chunk_size, least=1, none="chosen while the job runs")
@@ -155,7 +156,8 @@ def job_options(  # noqa: PLR0917  # the cache takes them by position
     profile: bool,
 ) -> JobOptions:
     """:class:`JobOptions`, checked once for equal values: a map in a loop would spend a tenth of its time on that."""
-    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile, None
+    values: Any = chunk_size, timeout, retries, on_error, seed, progress, name, max_in_flight, checkpoint, profile
+    values += None, None
     try:
         return _checked(*values)
     except TypeError:  # an array or a list: not allowed, and not hashable

@@ -277,14 +277,19 @@ class WorkerPool:
         """Call ``function(*args, **kwargs)`` in a worker; see :func:`nbpar.submit`."""
         __tracebackhide__ = True
         check_function(function)
-        self._check_open()
-        job_id = next(_job_ids)
-        cell = Cell.current()
-        future: TaskFuture[R] = TaskFuture(self._backend, job_id, lambda future: watch_lines(future, cell))
-        future._pool = self
         # The function is an argument like the others, so that a new one costs no message of its own.
-        source, caller = Listed([(function, args, kwargs)]), call_async if is_async(function) else call
-        self._backend.submit(JobSpec(job_id, caller, True, source, 1, True, _SUBMIT, secrets.randbits(64), future))
+        return self._submit(call_async if is_async(function) else call, (function, args, kwargs), _SUBMIT)
+
+    def _submit(self, function: Any, args: Any, options: JobOptions, worker_id: int | None = None) -> TaskFuture[Any]:
+        """Begin a single task; with options that pin each task to a worker, on the one that is given."""
+        __tracebackhide__ = True
+        self._check_open()
+        job_id, cell, index = next(_job_ids), Cell.current(), worker_id or 0
+        future: TaskFuture[Any] = TaskFuture(self._backend, job_id, lambda future: watch_lines(future, cell))
+        future._pool = self
+        source, todo = Listed([args] * (index + 1)), None if worker_id is None else [(index, index + 1)]
+        seed, n_items = secrets.randbits(64), index + 1
+        self._backend.submit(JobSpec(job_id, function, True, source, n_items, True, options, seed, future, todo))
         return future
 
     def warm(self) -> None:

@@ -185,6 +185,7 @@ class Controller:
                 mean_s=known_s,
                 todo=job.todo,
                 together=job.at_once > 0,
+                pin=options.pin,
             )
         )
 

@@ -56,10 +56,15 @@ def loss_error(
 
 
 def _timeout_error(event: Gone, job: JobSpec) -> TaskTimeoutError:
-    limit = f"ran longer than timeout={job.options.timeout:g} s"
+    running, limit = event.running, f"ran longer than timeout={job.options.timeout:g} s"
+    if running is not None and running.part:
+        limit = f"its {running.part} ran longer than {running.limit_s:g} s"
     if event.pid == os.getpid():
-        return TaskTimeoutError(f"{limit}; a thread cannot be stopped while it is in C code, so it may still run")
-    return TaskTimeoutError(f"{limit} and was stopped")
+        error = TaskTimeoutError(f"{limit}; a thread cannot be stopped while it is in C code, so it may still run")
+    else:
+        error = TaskTimeoutError(f"{limit} and was stopped")
+    error.part = "" if running is None else running.part
+    return error
 
 
 def _told_before(n_deaths: int) -> str:

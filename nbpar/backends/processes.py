@@ -144,8 +144,8 @@ class ProcessWorkers:
     def look(self, worker_id: int) -> tuple[Running | None, Activity]:
         """What a worker does now, by its board."""
         slot = self._slots[worker_id]
-        chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
-        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block)
+        (limit_s, part), chunk_id, index, since_s = slot.part, slot.chunk_id, slot.index, slot.since_s
+        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block, limit_s, part)
         return running, Activity(index, since_s, 0, slot.tracked)
 
     def pid(self, worker_id: int) -> int | None:

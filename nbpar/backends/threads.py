@@ -222,8 +222,8 @@ class ThreadWorkers:
         if worker is None:
             return None, Activity(None, 0.0)
         slot = worker.context.slot
-        chunk_id, index, since_s = slot.chunk_id, slot.index, slot.since_s
-        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block)
+        (limit_s, part), chunk_id, index, since_s = slot.part, slot.chunk_id, slot.index, slot.since_s
+        running = None if chunk_id is None else Running(chunk_id, index, since_s, slot.n_block, limit_s, part)
         return running, Activity(index, since_s, 0, slot.tracked)
 
     def pid(self, worker_id: int) -> int | None:

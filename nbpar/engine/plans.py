@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nbpar.engine.backoff import delay_s
@@ -23,13 +23,16 @@ LATE_S = 1.0
 class Running:
     """What the board says a worker runs: a task of a chunk, since when; `index` None between tasks.
 
-    Short tasks run in blocks: then it is one of the `n_block` tasks from `index` on.
+    Short tasks run in blocks: then it is one of the `n_block` tasks from `index` on. In a part of a task that is timed
+    apart, `since_s` is when that began, and `limit_s` its own limit.
     """
 
     chunk_id: int
     index: int | None
     since_s: float
     n_block: int = 1
+    limit_s: float | None = None
+    part: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,8 @@ class JobPlan:
         Tasks whose items are there; grows by :meth:`Scheduler.feed` until `closed`.
     todo : sequence of (start, stop), optional
         The only ones of these that are to be done, in order; all by default.
+    pin : float, optional
+        Tasks in a row that belong to one worker: task ``i`` to worker ``(i // pin) % n_workers``, and to no other.
     """
 
     job_id: int
@@ -54,11 +59,14 @@ class JobPlan:
     mean_s: float | None = None  # what tasks of the same function took before
     todo: Sequence[tuple[int, int]] | None = None
     together: bool = False  # the tasks of a chunk run at once
+    pin: float | None = None
 
     def limit_s(self, seen: Running) -> float:
         """How long the board may say the same before a task's time is over."""
         if self.timeout_s is None:
             return math.inf
+        if seen.limit_s is not None:
+            return seen.limit_s
         # A worker cancels coroutines itself: not in time only where something holds all of them up.
         return 2 * self.timeout_s + LATE_S if self.together and seen.n_block > 1 else self.timeout_s
 
@@ -71,6 +79,9 @@ class JobRecord:
     sizer: ChunkSizer
     n_available: int
     closed: bool
+    lanes: list[deque[tuple[int, int, int]]] = field(
+        default_factory=list
+    )  # what `waiting` is to other jobs, for each worker: of a job whose tasks are pinned
     next_index: int = 0
     waiting: deque[tuple[int, int, int]] = field(
         default_factory=deque
@@ -96,10 +107,26 @@ class JobRecord:
     def offer(self, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
         """Items up to `n_available` are there; where `todo` is given, only its tasks are to be done of the new ones."""
         self.n_available = n_available
+        if todo is None and self.lanes:
+            todo = [(self.next_index, n_available)]
         if todo is not None:
             self.next_index = n_available
-            self.waiting.extend((start, stop, 1) for start, stop in todo)
+            for start, stop in todo:
+                for lane, first, end in self._by_lane(start, stop):
+                    lane.append((first, end, 1))
             self.n_again += sum(stop - start for start, stop in todo)
+
+    def _by_lane(self, start: int, stop: int) -> Iterator[tuple[deque[tuple[int, int, int]], int, int]]:
+        """Where these tasks wait, as (queue, start, stop)."""
+        pin = self.plan.pin
+        if pin is None:
+            yield self.waiting, start, stop
+            return
+        while start < stop:
+            turn = int(start // pin)
+            end = min(max(math.ceil((turn + 1) * pin), start + 1), stop)
+            yield self.lanes[turn % len(self.lanes)], start, end
+            start = end
 
     @property
     def n_waiting(self) -> int:
@@ -125,19 +152,21 @@ class JobRecord:
 
     def drop_all(self) -> None:
         """Nothing more of it is to be done, nor to be waited for."""
-        self.waiting.clear()
+        for queue in (self.waiting, *self.lanes):
+            queue.clear()
         self.delayed.clear()
         self.alone.clear()
         self.n_again = 0
         self.next_index, self.closed = self.n_available, True
 
-    def take(self, allowance: int | None) -> tuple[int, int, int] | None:
+    def take(self, allowance: int | None, worker_id: int) -> tuple[int, int, int] | None:
         """The next tasks to send as (start, stop, attempt), at most `allowance` of them; None when none may be sent."""
         n_waiting = self.n_waiting
-        if n_waiting < 1:
+        waiting = self.lanes[worker_id] if self.lanes else self.waiting
+        if n_waiting < 1 or (self.lanes and not waiting):
             return None
         # What was sent before goes on: the consumer may wait for just that, and take nothing until it has come.
-        if self.is_full and (self.waiting[0][0] if self.waiting else self.next_index) >= self.sent_to:
+        if self.is_full and (waiting[0][0] if waiting else self.next_index) >= self.sent_to:
             return None
         if self.plan.max_in_flight is not None:
             room = self.plan.max_in_flight - self.n_in_flight
@@ -147,8 +176,8 @@ class JobRecord:
             if allowance < 1:
                 return None
             size = min(size, allowance)
-        if self.waiting:
-            start, stop, attempt = self.waiting.popleft()
+        if waiting:
+            start, stop, attempt = waiting.popleft()
             self.n_again -= stop - start
             if stop - start > size:
                 self.put_back(start + size, stop, attempt)
@@ -165,7 +194,8 @@ class JobRecord:
             self.alone.appendleft((start, attempt))
             return
         self.n_again += stop - start
-        self.waiting.appendleft((start, stop, attempt))
+        for queue, first, end in reversed(list(self._by_lane(start, stop))):
+            queue.appendleft((first, end, attempt))
 
     def retry(self, index: int, now_s: float) -> bool:
         """A task failed; whether it will be tried again, after its time."""

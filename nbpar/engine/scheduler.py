@@ -18,6 +18,7 @@ each task that was tried more than once.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
@@ -54,9 +55,7 @@ class Scheduler:
         self._workers = self._crew.workers
         self._jobs: dict[int, JobRecord] = {}
         self._turns = Turns(self._jobs, self._workers)
-        self._touched: set[int] = (
-            set()
-        )  # jobs that may have ended since the last decision: all are not looked at each time
+        self._touched: set[int] = set()  # jobs that may have ended since the last decision: not all are looked at
         self._later: set[int] = set()  # jobs that may have failed tasks which wait for their time, or to run alone
         self._quarantine = Quarantine()
         self._n_timed = 0  # jobs with a timeout
@@ -69,7 +68,8 @@ class Scheduler:
         """Take a job; its tasks are sent by the next :meth:`decide`."""
         n_workers, size, mean_s = len(self._workers), plan.chunk_size, plan.mean_s
         sizer = ChunkSizer(n_workers=n_workers, fixed=size, mean_s=mean_s, together=plan.together)
-        job = self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed)
+        lanes = [] if plan.pin is None else [deque[tuple[int, int, int]]() for _ in self._workers]
+        job = self._jobs[plan.job_id] = JobRecord(plan, sizer, plan.n_available, plan.closed, lanes)
         job.offer(plan.n_available, plan.todo)
         self._turns.joins(plan.job_id)
         self._touched.add(plan.job_id)
@@ -386,7 +386,7 @@ class Scheduler:
             for worker_id, worker in self._crew.takes():
                 if len(worker.held) != depth or (depth and worker.slow):
                     continue
-                if (chunk := self._next_chunk(worker, depth, now_s)) is not None:
+                if (chunk := self._next_chunk(worker_id, worker, depth, now_s)) is not None:
                     worker.held.append(Held(chunk, chunk.start, sent_at_s=now_s))
                     self._pending.append(Send(worker_id, chunk))
 
@@ -431,7 +431,7 @@ class Scheduler:
         """Whether :meth:`decide` has to know what workers run."""
         return self._n_timed > 0 or is_waiting_for(self._workers)
 
-    def _next_chunk(self, worker: WorkerRecord, depth: int, now_s: float) -> Chunk | None:
+    def _next_chunk(self, worker_id: int, worker: WorkerRecord, depth: int, now_s: float) -> Chunk | None:
         allowance = self._crew.allowance(worker)
         if allowance is not None and (allowance < 1 or depth > 0):
             return None
@@ -449,7 +449,7 @@ class Scheduler:
                 continue
             if depth and worker.held[0].chunk.job_id != job_id and not self._turns.may_wait_behind(worker.held[0]):
                 continue
-            if (taken := job.take(allowance)) is not None:
+            if (taken := job.take(allowance, worker_id)) is not None:
                 self._turns.served(job_id, taken[1] - taken[0])
                 return self._to_send(job, *taken)
         return None

@@ -10,24 +10,30 @@ The memory has no name, is freed with the last process that maps it, and needs n
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from nbpar.wire.memory import anonymous_file, can_pass_memory, write_at
 
-__all__ = ["BOARD_WORDS", "Slot", "make_board"]
+__all__ = ["BOARD_WORDS", "PARTS", "PartName", "Slot", "make_board"]
 
 BOARD_WORDS = 16
 """64-bit words in a slot: two cache lines, so that workers do not write into each other's."""
 
 # Words of a slot; the first group is the worker's, the last the kernel's.
-CHUNK, TASK, SINCE_NS, TRACK_DONE, TRACK_TOTAL, BLOCK = range(6)
+CHUNK, TASK, SINCE_NS, TRACK_DONE, TRACK_TOTAL, BLOCK, LIMIT_NS, PART = range(8)
 DROP = 8  # and DROP + 1: a worker holds at most two chunks
 
 _UNKNOWN_TOTAL = (1 << 64) - 1
+_NO_LIMIT = (1 << 64) - 1
+
+PartName = Literal["worker_init", "worker_exit"]
+PARTS: tuple[PartName, ...] = ("worker_init", "worker_exit")
+"""What of a task may be timed apart from the rest of it."""
 
 
 class _Board(mmap.mmap):
@@ -106,7 +112,7 @@ class Slot:
     def begin_chunk(self, chunk_id: int) -> None:
         """The worker has taken up a chunk; no task of it runs yet."""
         words = self.words
-        words[TASK] = words[TRACK_TOTAL] = 0
+        words[TASK] = words[TRACK_TOTAL] = words[LIMIT_NS] = words[PART] = 0
         words[BLOCK] = 1
         words[SINCE_NS] = time.perf_counter_ns()
         words[CHUNK] = chunk_id
@@ -117,6 +123,19 @@ class Slot:
         words[TRACK_DONE] = words[TRACK_TOTAL] = 0
         words[SINCE_NS] = time.perf_counter_ns()
         words[TASK] = index + 1
+
+    def begin_part(self, name: PartName, limit_s: float | None) -> None:
+        """What the task does from now on is timed apart, with a limit of its own or without one."""
+        words = self.words
+        words[PART] = PARTS.index(name) + 1
+        words[SINCE_NS] = time.perf_counter_ns()  # before the limit, which is looked at first (`part`)
+        words[LIMIT_NS] = _NO_LIMIT if limit_s is None else max(1, min(int(limit_s * 1e9), _NO_LIMIT - 1))
+
+    def end_part(self) -> None:
+        """The task's own time begins, or begins anew."""
+        words = self.words
+        words[SINCE_NS] = time.perf_counter_ns()
+        words[LIMIT_NS] = words[PART] = 0
 
     def end_chunk(self) -> None:
         """The results of the chunk have been sent."""
@@ -158,8 +177,19 @@ class Slot:
         return self.words[BLOCK]
 
     @property
+    def part(self) -> tuple[float | None, str]:
+        """The limit in seconds and the name of the part that runs; (None, "") for the task itself.
+
+        To be asked for before `since_s`.
+        """
+        limit_ns, number = self.words[LIMIT_NS], self.words[PART]
+        if not limit_ns or not number:
+            return None, ""
+        return (math.inf if limit_ns == _NO_LIMIT else limit_ns / 1e9), PARTS[number - 1]
+
+    @property
     def since_s(self) -> float:
-        """When the running task began, as ``time.perf_counter()``."""
+        """When the running task, or its part that is timed apart, began, as ``time.perf_counter()``."""
         return self.words[SINCE_NS] / 1e9
 
     @property

@@ -14,6 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,7 +25,7 @@ from nbpar.wire.board import CHUNK, TRACK_DONE, TRACK_TOTAL
 if TYPE_CHECKING:
     import numpy as np
 
-    from nbpar.wire.board import Slot
+    from nbpar.wire.board import PartName, Slot
 
 __all__ = [
     "Context",
@@ -34,6 +35,7 @@ __all__ = [
     "current_context",
     "current_task",
     "of_coroutine",
+    "timed_part",
     "track",
 ]
 
@@ -190,6 +192,31 @@ def current_task() -> CurrentTask:
     if context is None or index is None:
         raise NbparError("current_task() was called outside a task; call it in the function given to nbpar.map")
     return CurrentTask(index, context.worker_id, context.attempt, context.seed)
+
+
+@contextmanager
+def timed_part(name: PartName, limit_s: float | None) -> Iterator[None]:
+    """Time what runs inside apart from the task around it, whose own time begins when this ends.
+
+    For what prepares a worker within its first task, say: it may take longer than any task. Counts in jobs with a
+    ``timeout``; one that runs longer fails its task, with the name as the error's `part`.
+
+    Parameters
+    ----------
+    name : {"worker_init", "worker_exit"}
+        What it is.
+    limit_s : float or None
+        How long it may take.
+    """
+    context = current_context()
+    if context is None or context.together is not None:  # coroutines of one worker have one slot
+        yield
+        return
+    context.slot.begin_part(name, limit_s)
+    try:
+        yield
+    finally:
+        context.slot.end_part()
 
 
 def seed_task(seed: int, index: int) -> None:
