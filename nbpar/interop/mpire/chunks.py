@@ -42,11 +42,10 @@ def chunk_lengths(chunk_size: float) -> Iterator[int]:
     >>> list(itertools.islice(chunk_lengths(2.5), 4)), list(itertools.islice(chunk_lengths(0.3), 2))
     ([3, 2, 3, 2], [1, 1])
     """
-    size = chunk_size
-    while True:
-        length = math.ceil(size)
-        yield max(1, length)
-        size += chunk_size - length
+    end = 0
+    for n_chunks in itertools.count(1):
+        begin, end = end, max(end + 1, _whole(n_chunks * chunk_size))
+        yield end - begin
 
 
 def chunk_tasks(
@@ -123,7 +122,7 @@ def get_n_chunks(
         return 0
     if chunk_size is None:
         chunk_size = n_tasks / (n_splits or (n_jobs or usable_cpus()) * SPLITS_PER_WORKER)
-    return min(n_tasks, math.ceil(n_tasks / chunk_size))
+    return min(n_tasks, _whole(n_tasks / chunk_size))
 
 
 def apply_numpy_chunking(
@@ -171,6 +170,11 @@ def make_single_arguments(iterable_of_args: Iterable[Any], generator: bool = Tru
     """
     singles = ((one,) for one in iterable_of_args)
     return singles if generator else list(singles)
+
+
+def _whole(number: float) -> int:
+    """Rounded up, but not for what a division leaves behind its ninth digit: 63 / (63 / 13) is 13.000000000000002."""
+    return math.ceil(round(number, 9))
 
 
 def _length_of(items: Any, announced: int | None, option: str, value: object) -> int:

@@ -212,6 +212,7 @@ def check_map_parameters(
         check_number(value, name, allowed_types=(int, float), none_allowed=True, min_=LEAST_TIMEOUT_S)
     n_jobs = pool_params.n_jobs
     is_given = chunk_size is not None
+    items: Iterable[Any]
     if is_numpy := is_array(iterable_of_args):
         items, iterable_len, chunk_size, n_splits = apply_numpy_chunking(
             iterable_of_args, iterable_len, chunk_size, n_splits, n_jobs

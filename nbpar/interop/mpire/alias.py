@@ -1,0 +1,51 @@
+"""One module, not two, where a program has this package under MPIRE's name.
+
+After ``sys.modules["mpire"] = nbpar.interop.mpire`` a statement such as ``import mpire.utils`` would load the file of
+that module once more, under the second name: two of each class, and two of what a program sets in it. The finder here
+answers such names with the modules that are there. :mod:`nbpar.interop.mpire` installs it when it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["install"]
+
+PACKAGE = __name__.rpartition(".")[0]
+
+
+class _Finder(MetaPathFinder):
+    """Finds what lies below another name of this package."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See :class:`importlib.abc.MetaPathFinder`."""
+        root, _, rest = fullname.partition(".")
+        if not rest or sys.modules.get(root) is not sys.modules.get(PACKAGE):
+            return None
+        name = f"{PACKAGE}.{rest}"
+        return importlib.util.spec_from_loader(fullname, _Loader(name)) if importlib.util.find_spec(name) else None
+
+
+class _Loader(Loader):
+    """Loads a module by its own name and has the other name stand for the same object."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Replace the empty module that was made for the other name, which imports allow while it is loaded."""
+        sys.modules[module.__name__] = importlib.import_module(self._name)
+
+
+def install() -> None:
+    """Answer such imports from now on; once is enough, and more do no harm."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
