@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbpar.default import configure, default_pool, shutdown
-from nbpar.errors import OptionsError
 from nbpar.future import TaskFuture
 from nbpar.history import jobs
 from nbpar.job import Job
 from nbpar.options import OnError, Progress
-from nbpar.worker.context import CurrentTask, PerWorker, current_task, track
+from nbpar.worker.context import CurrentTask, current_task, track
+from nbpar.worker.per_worker import PerWorker
 
 if TYPE_CHECKING:
     from nbpar.wire.shared import Shared
@@ -376,7 +376,12 @@ def per_worker(factory: Callable[[], T]) -> PerWorker[T]:
     Returns
     -------
     PerWorker
-        Call it inside a task for the object.
+        Call it inside a task for the object. Its ``replace(factory)`` has each worker build another one.
+
+    Raises
+    ------
+    OptionsError
+        When `factory` cannot be called.
 
     Examples
     --------
@@ -386,6 +391,4 @@ def per_worker(factory: Callable[[], T]) -> PerWorker[T]:
     >>> nbpar.map(lambda x: seen().append(x) or len(seen()), "abc")
     [1, 2, 3]
     """
-    if not callable(factory):
-        raise OptionsError("factory", factory, "a function without arguments")
     return PerWorker(factory)

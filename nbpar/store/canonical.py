@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import Any
 
 from nbpar.wire.codec import Codec
-from nbpar.worker.context import PerWorker
+from nbpar.worker.per_worker import PerWorker
 
 __all__ = ["Canonical", "digest", "joined"]
 

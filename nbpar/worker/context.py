@@ -1,4 +1,4 @@
-"""What a task can ask and tell about itself: `current_task`, `track`, `per_worker`.
+"""What a task can ask and tell about itself: `current_task`, `track`.
 
 Owns the context of the running task: one for a worker process, one for each thread of the threads backend. Set by the
 backends' run loops (:mod:`nbpar.worker.main`, :mod:`nbpar.backends.threads`, :mod:`nbpar.backends.serial`), read by
@@ -12,12 +12,11 @@ import operator
 import random
 import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbpar.errors import NbparError, OptionsError
 from nbpar.wire.board import CHUNK, TRACK_DONE, TRACK_TOTAL
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "CurrentTask",
-    "PerWorker",
     "TaskInterrupt",
     "current_context",
     "current_task",
@@ -59,7 +57,7 @@ class Context:
     attempt, seed : int
         Of the chunk under way; `seed` is the job's.
     values : dict
-        What `per_worker` built here, by key.
+        What `per_worker` built here: version and object, by key.
     block : tuple of (int, iterator)
         While a block of tasks runs: where its chunk ends, and the iterator over the chunk's items.
     tracking : tuple of (int, int), optional
@@ -292,39 +290,3 @@ def _steps(iterable: Iterable[T], total: int | None) -> Iterator[T]:
                 words[TRACK_DONE] = n_done
     finally:
         context.end_tracking(mine)
-
-
-class PerWorker(Generic[T]):
-    """What `nbpar.per_worker` returns: call it inside a task for the object built in that worker.
-
-    Parameters
-    ----------
-    factory : callable
-        Called without arguments, once in each worker that asks.
-    """
-
-    __fixed_parts__ = ("_factory", "_key")  # see nbpar.wire.unchanged
-
-    def __init__(self, factory: Callable[[], T]) -> None:
-        self._factory = factory
-        self._key = uuid.uuid4().hex
-
-    def __call__(self) -> T:
-        """The object of this worker; built at the first call."""
-        context = current_context()
-        if context is None:
-            values = _kernel_values
-        else:
-            if context.values is None:
-                context.values = {}
-            values = context.values
-        if self._key not in values:
-            values[self._key] = self._factory()
-        value: T = values[self._key]
-        return value
-
-    def __repr__(self) -> str:
-        return f"per_worker({getattr(self._factory, '__qualname__', self._factory)!s})"
-
-
-_kernel_values: dict[str, Any] = {}  # what per_worker objects built when called outside a task; ends with the process

@@ -195,6 +195,7 @@ def cannot_rebuild(what: str, error: BaseException) -> SerializationError:
     """The error of a task whose argument could not be unpickled."""
     release_memory(error)
     refused = SerializationError(f"the {what} could not be rebuilt: {type(error).__name__}: {error}")
+    refused.has_arrived = True
     refused.__cause__ = error
     return refused
 
