@@ -136,7 +136,7 @@ def test_every_argument_of_tqdms_bar_is_an_option() -> None:
 
 
 def test_what_tqdm_takes_passes() -> None:
-    options = {
+    options: dict[str, Any] = {
         "desc": "work",
         "file": io.StringIO(),
         "ncols": 80,

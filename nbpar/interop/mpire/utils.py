@@ -80,7 +80,7 @@ class TimeIt:
         self,
         cum_time_array: MutableSequence[float] | None,
         array_idx: int,
-        max_time_array: list[tuple[float, str | None]] | None = None,
+        max_time_array: list[Any] | None = None,
         format_args_func: Callable[[], str] | None = None,
     ) -> None:
         self.cum_time_array = cum_time_array
