@@ -1,0 +1,144 @@
+"""Single tasks: `apply` and `apply_async`.
+
+Owns :class:`Applying`, which :class:`nbpar.interop.mpire.pool.WorkerPool` is one of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nbpar.backends.base import short_repr
+from nbpar.inputs import check_function
+from nbpar.interop.mpire.async_result import AsyncResult
+from nbpar.interop.mpire.base import Function, PoolBase
+from nbpar.interop.mpire.checks import check_timeouts
+from nbpar.interop.mpire.hooks import ApplyTask, Carried, split_arguments
+from nbpar.interop.mpire.insights import format_args
+from nbpar.interop.mpire.maps import Hooks
+from nbpar.interop.mpire.raising import Limits
+from nbpar.interop.mpire.shift import Shift
+from nbpar.options import JobOptions
+
+__all__ = ["Applying"]
+
+
+class Applying(PoolBase):
+    """The pool's verbs for one task."""
+
+    def apply(
+        self,
+        func: Function,
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[BaseException], Any] | None = None,
+        worker_init: Function | None = None,
+        worker_exit: Function | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+    ) -> Any:
+        """Call ``func(*args, **kwargs)`` in a worker and return its result; see :meth:`apply_async`.
+
+        Examples
+        --------
+        >>> from nbpar.interop.mpire import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     pool.apply(pow, (2, 5))
+        32
+        """
+        __tracebackhide__ = True
+        return self.apply_async(
+            func,
+            args,
+            kwargs,
+            callback,
+            error_callback,
+            worker_init,
+            worker_exit,
+            task_timeout,
+            worker_init_timeout,
+            worker_exit_timeout,
+        ).get()
+
+    def apply_async(
+        self,
+        func: Function,
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[BaseException], Any] | None = None,
+        worker_init: Function | None = None,
+        worker_exit: Function | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+    ) -> AsyncResult:
+        """Have a worker call ``func(*args, **kwargs)``; returns at once.
+
+        A task that fails, takes too long or kills its worker takes no other task with it. `worker_init`, `worker_exit`
+        and their timeouts count where this call starts the workers.
+
+        Parameters
+        ----------
+        func : callable
+        args : object
+            What cannot be iterated, strings, bytes, arrays and frames are one argument.
+        kwargs : dict, optional
+        callback, error_callback : callable, optional
+            Called here, in a thread of their own, with the result or the exception.
+        worker_init, worker_exit, task_timeout, worker_init_timeout, worker_exit_timeout : optional
+            As of :meth:`map`.
+
+        Examples
+        --------
+        >>> from nbpar.interop.mpire import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     results = [pool.apply_async(pow, (2, n)) for n in range(3)]
+        ...     [result.get() for result in results]
+        [1, 2, 4]
+        """
+        __tracebackhide__ = True
+        check_function(func)
+        check_timeouts(task_timeout, worker_init_timeout, worker_exit_timeout)
+        positional, named = split_arguments(list(args) if isinstance(args, dict) else args)
+        item = func, tuple(positional), {**named, **(kwargs or {})}
+        shift = self._shift
+        if shift is None or self._is_stale:
+            hooks = Hooks(worker_init, worker_exit, Limits(None, worker_init_timeout, worker_exit_timeout))
+            shift = self._shift_for(hooks, lifespan=None)
+        limits = self._hooks.limits._replace(task_s=task_timeout)
+        hooks = Hooks(self._hooks.init, self._hooks.exit, limits)
+
+        def submit(shift: Shift, inherits: bool) -> AsyncResult:
+            options = JobOptions(on_error="return", progress=False, timeout=hooks.timeout_s(shift))
+            task = ApplyTask(**hooks.for_workers(shift, inherits=inherits))
+            future = shift.pool._submit(task, item, options)
+            return AsyncResult(
+                future,
+                _taker(shift, item),
+                self._callbacks,
+                callback,
+                error_callback,
+                limits._replace(task_s=task_timeout),
+            )
+
+        result = self._begin(submit)
+        self._pending.add(result)
+        result.begin(self._pending.discard)
+        return result
+
+
+def _taker(shift: Shift, item: tuple[Any, ...]) -> Callable[[Any], Any]:
+    """Makes the function's result of what came back, and counts it in."""
+    if not shift.setup.tells_times:
+        return shift.take
+    args = format_args(item[1], item[2], text_of=short_repr)
+
+    def take(value: Any) -> Any:
+        if type(value) is Carried:
+            shift.insights.add_task(value.worker_id, value.work_s + (value.init_s or 0.0), args)
+        return shift.take(value)
+
+    return take
