@@ -11,7 +11,15 @@ from typing import Any
 
 from nbpar.errors import OptionsError
 
-__all__ = ["check_function", "is_sliceable", "name_of", "zipped"]
+__all__ = ["Pieces", "check_function", "is_sliceable", "name_of", "zipped"]
+
+
+class Pieces(Sequence[Any]):
+    """Items that travel by the slice: what a chunk takes to a worker is one object, not one for each item.
+
+    A subclass has ``len``, gives an item for an index, for a slice (without a step) another one of its kind, and can be
+    pickled. Nobody changes it while a job runs.
+    """
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -44,6 +52,8 @@ def is_sliceable(items: Iterable[Any]) -> bool:
     A list is copied (8 bytes an item): the caller of `map_async` may go on to change it.
     """
     numpy: Any = sys.modules.get("numpy")
-    return type(items) in (tuple, range) or (
-        numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1
+    return (
+        type(items) in (tuple, range)
+        or isinstance(items, Pieces)
+        or (numpy is not None and type(items) is numpy.ndarray and numpy.ndim(items) >= 1)
     )

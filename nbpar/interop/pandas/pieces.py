@@ -1,0 +1,349 @@
+"""What a job of the accessors goes over: rows, groups and windows, cut out of blocks of a frame.
+
+A chunk takes one block to its worker, a slice of the frame with all its rows; they are cut there, when their turn has
+come. So large columns travel through shared memory as they are, and a million rows are no million pickles. Made by
+:mod:`nbpar.interop.pandas.accessors`; used in the worker by :func:`nbpar.interop.pandas.replay.call`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbpar.inputs import Pieces
+
+__all__ = [
+    "Cut",
+    "Groups",
+    "Item",
+    "Joined",
+    "Numbers",
+    "Parts",
+    "RawRows",
+    "Rows",
+    "Windows",
+    "joined",
+    "label_of",
+    "rows_of",
+]
+
+FIRST_ROWS, MOST_ROWS = 8, 1024
+"""Rows made ready at once: few where each takes long, since those of a mixed frame are boxed value by value."""
+
+
+class Item:
+    """One argument of the user's function, not cut out yet; its repr is what an error calls it."""
+
+    __slots__ = ("_cut", "_index")
+
+    def __init__(self, cut: Cut, index: int) -> None:
+        self._cut = cut
+        self._index = index
+
+    def take(self) -> Any:
+        """The argument."""
+        return self._cut.take(self._index)
+
+    def __repr__(self) -> str:
+        return self._cut.label(self._index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Item, (self._cut[self._index : self._index + 1], 0)
+
+
+class Cut(Pieces):
+    """A sequence of :class:`Item`; a slice of it has only what its items need."""
+
+    @abstractmethod
+    def take(self, index: int) -> Any:
+        """The argument at an index."""
+
+    @abstractmethod
+    def label(self, index: int) -> str:
+        """What an error calls it."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> Cut:
+        """The items from `start` to ``stop - 1``."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            return self.part(start, max(start, stop))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return Item(self, index % len(self))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(self, index) for index in range(len(self)))
+
+
+class Parts(Cut):
+    """Arguments that are there one by one; where there are `names`, each gets one as its ``name``."""
+
+    def __init__(
+        self, values: Sequence[Any], label: Callable[[int], str], names: list[Any] | None = None, first: int = 0
+    ) -> None:
+        self._values = values
+        self._label = label
+        self._names = names
+        self._first = first
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        value = self._values[index]
+        if self._names is not None:
+            object.__setattr__(value, "name", self._names[index])
+        return value
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return self._label(self._first + index)
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        names = None if self._names is None else self._names[start:stop]
+        return Parts(self._values[start:stop], self._label, names, self._first + start)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parts, (self._values, _no_label, self._names)
+
+
+class Rows(Cut):
+    """The rows of a frame, each a Series as ``apply(axis=1)`` gives it."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self._ready: Iterator[Any] = iter(())
+        self._next, self._stop, self._ahead = -1, -1, FIRST_ROWS
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def take(self, index: int) -> Any:
+        """The row; valid until the next one is taken, since pandas puts all rows into one Series in turn."""
+        if index != self._next or index >= self._stop:
+            self._ahead = min(2 * self._ahead, MOST_ROWS) if index == self._next else FIRST_ROWS
+            self._stop = min(index + self._ahead, len(self))
+            self._ready = rows_of(self._frame.iloc[index : self._stop])
+        self._next = index + 1
+        return next(self._ready)
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return f"row {label_of(self._frame.index[index])}"
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        return Rows(self._frame.iloc[start:stop])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self._frame,)
+
+
+def rows_of(frame: Any) -> Iterator[Any]:
+    """The rows of a frame that is not empty, by pandas' own hand."""
+    try:
+        from pandas.core.apply import frame_apply
+
+        rows: Iterator[Any] = iter(frame_apply(frame, len, axis=1, args=(), kwargs={}).series_generator)
+    except (ImportError, AttributeError, TypeError):  # no part of pandas' public interface; 2.2 to 3.1 have it
+        return (frame.iloc[index] for index in range(len(frame)))
+    return rows
+
+
+class RawRows(Cut):
+    """The rows or the columns of a frame as arrays, for ``raw=True``."""
+
+    def __init__(self, values: Any, word: str = "", labels: Any = None) -> None:
+        self._values = values
+        self._word = word
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        return self._values[index]
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return f"{self._word} {label_of(self._labels[index])}"
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        return RawRows(self._values[start:stop], self._word, self._labels[start:stop])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RawRows, (self._values,)
+
+
+class Numbers(RawRows):
+    """Numbers of a column, which travel as an array and arrive as Python's own."""
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        return self._values[index].item()
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return repr(self._values[index].item())
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        return Numbers(self._values[start:stop])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Numbers, (self._values,)
+
+
+class Groups(Cut):
+    """The groups of a frame or a Series whose rows are in the order of the groups.
+
+    Parameters
+    ----------
+    data : DataFrame or Series
+    bounds : array, shape (n + 1,)
+        Where each group begins, and where the last one ends.
+    names : list, optional
+        What each has as its ``name``; None: as `data` has it.
+    label : callable
+        What an error calls the group at an index.
+    """
+
+    def __init__(
+        self, data: Any, bounds: Any, names: list[Any] | None, label: Callable[[int], str], first: int = 0
+    ) -> None:
+        self._data = data
+        self._bounds = bounds
+        self._names = names
+        self._label = label
+        self._first = first
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        # A slice remembers what it is cut from, and pandas 2 warns when it is written to; a shallow copy does not.
+        group = self._data.iloc[self._bounds[index] : self._bounds[index + 1]].copy(deep=False)
+        if self._names is not None:
+            object.__setattr__(group, "name", self._names[index])  # as pandas does: a column may have that name
+        return group
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return self._label(self._first + index)
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        bounds = self._bounds[start : stop + 1]
+        names = None if self._names is None else self._names[start:stop]
+        data = self._data.iloc[bounds[0] : bounds[-1]]
+        return Groups(data, bounds - bounds[0], names, self._label, self._first + start)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, (self._data, self._bounds, self._names, _no_label)
+
+
+class Windows(Cut):
+    """Windows of one column: arrays, or where there is an `index` Series."""
+
+    def __init__(self, values: Any, starts: Any, stops: Any, index: Any = None, first: int = 0) -> None:
+        self._values = values
+        self._starts = starts
+        self._stops = stops
+        self._index = index
+        self._first = first
+        self._series: Any = None
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        start, stop = self._starts[index], self._stops[index]
+        if self._index is None:
+            return self._values[start:stop]
+        if self._series is None:
+            self._series = pd.Series(self._values, index=self._index, copy=False)
+        return self._series.iloc[start:stop]
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        start, stop = self._first + self._starts[index], self._first + self._stops[index]
+        return f"the window of rows {start} to {stop - 1}"
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        starts, stops = self._starts[start:stop], self._stops[start:stop]
+        first, last = (int(starts.min()), int(stops.max())) if len(starts) else (0, 0)
+        index = None if self._index is None else self._index[first:last]
+        return Windows(self._values[first:last], starts - first, stops - first, index, self._first + first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Windows, (self._values, self._starts, self._stops, self._index)
+
+
+class Joined(Cut):
+    """Several, one after the other: the groups of each column, say."""
+
+    def __init__(self, cuts: list[Cut]) -> None:
+        self._cuts = cuts
+        self._ends = list(itertools.accumulate(map(len, cuts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _place(self, index: int) -> tuple[Cut, int]:
+        n = bisect_right(self._ends, index)
+        return self._cuts[n], index - (self._ends[n - 1] if n else 0)
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        cut, place = self._place(index)
+        return cut.take(place)
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        cut, place = self._place(index)
+        return cut.label(place)
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        found = []
+        for cut, end in zip(self._cuts, self._ends, strict=True):
+            begin = end - len(cut)
+            if begin < stop and start < end:
+                found.append(cut.part(max(start - begin, 0), min(stop, end) - begin))
+        return joined(found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Joined, (self._cuts,)
+
+
+def joined(cuts: list[Cut]) -> Cut:
+    """Several as one."""
+    return cuts[0] if len(cuts) == 1 else Joined(cuts)
+
+
+def label_of(label: Any) -> str:
+    """A label of an index as people write it: ``3`` rather than ``np.int64(3)``."""
+    if isinstance(label, tuple):
+        return f"({', '.join(map(label_of, label))})"
+    return repr(label.item() if isinstance(label, np.generic) else label)
+
+
+def _no_label(index: int) -> str:
+    """In a worker, where no error is told."""
+    return f"item {index}"

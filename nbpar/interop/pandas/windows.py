@@ -1,0 +1,68 @@
+"""Turns the windows that pandas has asked for into a column and the bounds of each.
+
+Windows overlap: a column and two numbers for each are less than the windows. Called by
+:mod:`nbpar.interop.pandas.accessors`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from nbpar.interop.pandas.pieces import Cut, Parts, Windows, joined
+
+__all__ = ["cut_windows"]
+
+
+def cut_windows(asked: list[Any], index: Any) -> Cut:
+    """The windows, as they were asked for.
+
+    Parameters
+    ----------
+    asked : list of array or Series
+        What pandas has called the function with. Arrays are views of a column.
+    index : Index, optional
+        Of the rows; then Series are made of the arrays.
+    """
+    if not isinstance(asked[0], np.ndarray):
+        return Parts(asked, lambda n: f"window {n}")
+    n_bytes = asked[0].itemsize
+    starts = np.array([one.__array_interface__["data"][0] for one in asked]) // n_bytes
+    stops = starts + np.array([len(one) for one in asked])
+    # A column ends where another array begins, or an earlier part of the same one.
+    ends = [
+        n + 1
+        for n, (one, other) in enumerate(pairwise(asked))
+        if one.base is not other.base or starts[n + 1] < starts[n] or stops[n + 1] < stops[n]
+    ]
+    columns: list[Cut] = []
+    for begin, end in zip([0, *ends], [*ends, len(asked)], strict=True):
+        first = int(starts[begin])
+        place = _place(asked[begin], first, len(index)) if index is not None else 0
+        own, until = starts[begin:end] - first, stops[begin:end] - first
+        values = _column(asked[begin:end], own, until)
+        rows = None if index is None else index[place : place + len(values)]
+        columns.append(Windows(values, own, until, rows, place))
+    return joined(columns)
+
+
+def _column(windows: list[Any], starts: Any, stops: Any) -> Any:
+    """The values that windows are views of; starts and stops do not fall."""
+    values = np.empty(int(stops[-1]), dtype=windows[0].dtype)
+    filled = 0
+    for window, start, stop in zip(windows, starts.tolist(), stops.tolist(), strict=True):
+        if stop > filled:
+            new = max(filled, start)
+            values[new:stop] = window[new - start :]
+            filled = stop
+    return values
+
+
+def _place(window: Any, start: int, n_rows: int) -> int:
+    """The row that a window begins with: pandas' column is all of an array, or one of the columns in it."""
+    base = window
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    return int(start - base.__array_interface__["data"][0] // window.itemsize) % n_rows
