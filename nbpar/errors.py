@@ -193,9 +193,12 @@ class SerializationError(TaskError):
     ----------
     has_arrived : bool
         Whether it was sent, and could not be rebuilt where it came to.
+    of_result : bool
+        Whether the task has run, and it is its result that cannot come back.
     """
 
     has_arrived: bool = False
+    of_result: bool = False
 
 
 class RemoteError(TaskError):

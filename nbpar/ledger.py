@@ -30,6 +30,7 @@ from nbpar.waiting import Latch, Waiters
 __all__ = ["Ledger"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _log = logging.getLogger("nbpar")
 
@@ -174,6 +175,38 @@ class Ledger(Generic[R]):
         """Whether an outcome can be given out without waiting."""
         ready = self._outcomes.ready
         return index in ready if ordered else bool(ready)
+
+    def wait_for(self, look: Callable[[Outcomes[R]], T | None], timeout: float | None = None) -> T | None:
+        """What `look` finds in the outcomes, as soon as it finds something.
+
+        Parameters
+        ----------
+        look : callable
+            Looks at the outcomes, and may take of them; called while the job stands still, so it must be quick.
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        object
+            None when the time has passed, or when the job is over and nothing was found.
+        """
+        end_s = None if timeout is None else time.perf_counter() + timeout
+        while True:
+            with self._lock:
+                found = look(self._outcomes)
+                if found is not None or self._over.is_set():
+                    return found
+                waiter = self._waiters.add()
+            left_s = None if end_s is None else end_s - time.perf_counter()
+            if left_s is not None and left_s <= 0:
+                return None
+            Waiters.wait(waiter, left_s)
+
+    def look_again(self) -> None:
+        """Have all that wait by `wait_for` look again."""
+        with self._lock:
+            self._waiters.wake()
 
     def input_ended(self, n_tasks: int) -> None:
         """The input has ended after so many items."""

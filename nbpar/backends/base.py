@@ -99,12 +99,15 @@ class Streamed:
     ----------
     sizes : dict of int
         Of the large results that wait, by index.
+    is_unbounded : bool
+        Never full, however much waits.
     """
 
     def __init__(self) -> None:
         self._items: dict[int, Any] = {}
         self.n_added = 0
         self.sizes: dict[int, int] = {}
+        self.is_unbounded = False
         self._came_bytes = 0  # written by the dispatcher's thread alone
         self._taken_bytes = 0  # by the consumer's
         self._is_full = False
@@ -135,7 +138,7 @@ class Streamed:
         """Whether too many bytes wait for the consumer; for the dispatcher's thread."""
         # First said, then looked at: what the consumer takes meanwhile is seen either here or there.
         self._is_full = True
-        self._is_full = self._came_bytes - self._taken_bytes >= FULL_BYTES
+        self._is_full = self._came_bytes - self._taken_bytes >= FULL_BYTES and not self.is_unbounded
         return self._is_full
 
     def result_taken(self, index: int) -> bool:

@@ -24,6 +24,7 @@ from cloudpickle import cloudpickle as cp
 
 from nbpar.wire.arrays import reducer_of_array
 from nbpar.wire.arrow import reducer_of_arrow
+from nbpar.wire.inherited import reducer_of_inherited
 from nbpar.wire.names import goes_by_name
 
 __all__ = ["REDUCERS", "reducer_of_kind"]
@@ -49,7 +50,7 @@ def reducer_of_kind(kind: type) -> Reducer | None:
         return reducer
     if any(base.__name__ == "InteractiveShell" for base in kind.__mro__):
         return _refuse_shell
-    return None
+    return reducer_of_inherited(kind)
 
 
 def has_own_reduce(kind: type) -> bool:

@@ -421,5 +421,6 @@ class _Worker:
 
 def _cannot_be_sent(why: CannotPickle) -> SerializationError:
     refused = SerializationError(f"the result cannot be sent back: {why}")
+    refused.of_result = True
     refused.__cause__ = why.__cause__
     return refused
