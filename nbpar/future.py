@@ -1,6 +1,7 @@
 """What `nbpar.submit` returns: a future for one task.
 
 A :class:`TaskFuture` is the sink of its backend as a :class:`nbpar.job.Job` is, without the state that a picture needs.
+What it has of a future is :class:`LatchFuture`, which :mod:`nbpar.interop.futures` hands out as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from nbpar.raising import as_raised_inside
 from nbpar.views.ticker import Watch
 from nbpar.waiting import Latch, until_done
 
-__all__ = ["TaskFuture"]
+__all__ = ["LatchFuture", "TaskFuture"]
 
 R = TypeVar("R")
 
@@ -31,36 +32,22 @@ LOCK_WAIT_S = 1.0
 """Methods of the base class hold their lock for microseconds."""
 
 
-class TaskFuture(Future[R]):
-    """What `nbpar.submit` returns: a :class:`concurrent.futures.Future` that can be awaited as well.
+class LatchFuture(Future[R]):
+    """A :class:`concurrent.futures.Future` that can be awaited, and whose waiting an interrupt may break off anywhere.
 
-    Cancelling it stops its task, also while it runs.
+    Parameters
+    ----------
+    backend : Backend
+        Helped while the main thread waits.
     """
 
-    def __init__(self, backend: Backend, job_id: int, make_watch: Callable[[TaskFuture[Any]], Watch]) -> None:
+    def __init__(self, backend: Backend) -> None:
         super().__init__()
         self._backend = backend
-        self._job_id = job_id
-        self._lines = Lines()
-        self._display = Display(lambda: make_watch(self))
         self._over = Latch()
         self._values: Sequence[R] = ()  # the one value
         self._error: BaseException | None = None
         self._told: TaskError | None = None  # what stands for a StopIteration where none can be raised
-        self._pool: object = None  # set by the pool, which lives until the task has ended
-
-    def cancel(self) -> bool:
-        """Stop the task; True unless it had ended."""
-        was_cancelled = self.cancelled()
-        if not super().cancel():
-            return False
-        if not was_cancelled:
-            with contextlib.suppress(InvalidStateError, RuntimeError):  # another thread cancelled it in this moment
-                self.set_running_or_notify_cancel()
-            self._over.set()
-            with contextlib.suppress(PoolClosedError):  # then the task ends with its pool
-                self._backend.cancel(self._job_id)
-        return True
 
     def result(self, timeout: float | None = None) -> R:
         """The task's value, or raise its exception; waits for it, at most `timeout` seconds."""
@@ -75,7 +62,7 @@ class TaskFuture(Future[R]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The task's exception, None when it succeeded; waits for the end, at most `timeout` seconds."""
         # Not by the base class, whose waiting an interrupt can break off with its lock held (see nbpar.waiting).
-        if not self._over.is_set():
+        if not self._over.is_set() and not self.cancelled():  # a done callback of a cancelled one may ask
             begin_s = time.perf_counter()
             self._backend.help(Wait(self._over.is_set, HELP_S if timeout is None else min(timeout, HELP_S)))
             left_s = None if timeout is None else timeout - (time.perf_counter() - begin_s)
@@ -106,6 +93,54 @@ class TaskFuture(Future[R]):
         finally:
             del self  # as in `result`
 
+    def _settle(self, values: Sequence[Any], error: BaseException | None) -> None:
+        """Take the outcome, unless the future was cancelled meanwhile."""
+        self._free_lock()
+        if not self._over.is_set():  # else it was cancelled
+            self._values, self._error = values, error
+            self._over.set()  # first: a done callback, which the next lines call, may ask for the result
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.set_result(values[0])
+            else:
+                self.set_exception(error)
+
+    def _free_lock(self) -> None:
+        """Make sure that the base class's lock can be had."""
+        if not self._condition.acquire(timeout=LOCK_WAIT_S):
+            # An interrupt has hit a method of the base class in the one place where that leaves the lock held for ever.
+            self._condition = threading.Condition()
+        else:
+            self._condition.release()
+
+
+class TaskFuture(LatchFuture[R]):
+    """What `nbpar.submit` returns: a :class:`concurrent.futures.Future` that can be awaited as well.
+
+    Cancelling it stops its task, also while it runs.
+    """
+
+    def __init__(self, backend: Backend, job_id: int, make_watch: Callable[[TaskFuture[Any]], Watch]) -> None:
+        super().__init__(backend)
+        self._job_id = job_id
+        self._lines = Lines()
+        self._display = Display(lambda: make_watch(self))
+        self._pool: object = None  # set by the pool, which lives until the task has ended
+        self.task_error: TaskError | None = None  # what is known of the failure: worker, item, traceback as text
+
+    def cancel(self) -> bool:
+        """Stop the task; True unless it had ended."""
+        was_cancelled = self.cancelled()
+        if not super().cancel():
+            return False
+        if not was_cancelled:
+            with contextlib.suppress(InvalidStateError, RuntimeError):  # another thread cancelled it in this moment
+                self.set_running_or_notify_cancel()
+            self._over.set()
+            with contextlib.suppress(PoolClosedError):  # then the task ends with its pool
+                self._backend.cancel(self._job_id)
+        return True
+
     def take_lines(self) -> list[OutputLine]:
         """Lines that the task wrote since the last call."""
         return self._lines.take()
@@ -125,7 +160,7 @@ class TaskFuture(Future[R]):
 
     def failed(self, error: TaskError) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""
-        cause = error.__cause__
+        cause, self.task_error = error.__cause__, error
         self._told = error if isinstance(cause, StopIteration) else None
         self._settle((), cause if type(error) is TaskError and cause is not None else error)
 
@@ -135,19 +170,3 @@ class TaskFuture(Future[R]):
             self._settle((), error or JobCancelledError("the task was cancelled"))
         self._pool = None
         self._display.finish(wait=False)
-
-    def _settle(self, values: Sequence[Any], error: BaseException | None) -> None:
-        """Take the outcome, unless the future was cancelled meanwhile."""
-        if not self._condition.acquire(timeout=LOCK_WAIT_S):
-            # An interrupt has hit a method of the base class in the one place where that leaves the lock held for ever.
-            self._condition = threading.Condition()
-        else:
-            self._condition.release()
-        if not self._over.is_set():  # else it was cancelled
-            self._values, self._error = values, error
-            self._over.set()  # first: a done callback, which the next lines call, may ask for the result
-        with contextlib.suppress(InvalidStateError):
-            if error is None:
-                self.set_result(values[0])
-            else:
-                self.set_exception(error)

@@ -113,6 +113,7 @@ def _decode_each(
         if type(value) is DecodeFailure:
             told = f"{type(value.error).__name__}: {safe_str(value.error)}"
             error = SerializationError(f"the result could not be rebuilt: {told}")
+            error.has_arrived = True
             error.__cause__ = without_callers(value.error)
             bad.append((index, error, ""))
         else:

@@ -106,7 +106,7 @@ class JobRecord:
 
     def offer(self, n_available: int, todo: Sequence[tuple[int, int]] | None) -> None:
         """Items up to `n_available` are there; where `todo` is given, only its tasks are to be done of the new ones."""
-        self.n_available = n_available
+        n_available = self.n_available = max(self.n_available, n_available)
         if todo is None and self.lanes:
             todo = [(self.next_index, n_available)]
         if todo is not None:

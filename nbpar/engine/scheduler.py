@@ -85,7 +85,7 @@ class Scheduler:
                 self._turns.joins(job_id)
             if job.stopping is None:
                 job.offer(n_available, todo)
-            job.closed = closed
+            job.closed = job.closed or closed  # two threads may tell in another order than they added
             self._touched.add(job_id)
 
     def pause(self, job_id: int, *, paused: bool) -> None:
