@@ -5,12 +5,13 @@ Owns :class:`Applying`, which :class:`nbpar.interop.mpire.pool.WorkerPool` is on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from nbpar.backends.base import short_repr
 from nbpar.inputs import check_function
-from nbpar.interop.mpire.async_result import AsyncResult
+from nbpar.interop.mpire.async_result import AsyncResult, Plan
 from nbpar.interop.mpire.base import Function, PoolBase
 from nbpar.interop.mpire.checks import check_timeouts
 from nbpar.interop.mpire.hooks import ApplyTask, Carried, split_arguments
@@ -113,32 +114,24 @@ class Applying(PoolBase):
 
         def submit(shift: Shift, inherits: bool) -> AsyncResult:
             options = JobOptions(on_error="return", progress=False, timeout=hooks.timeout_s(shift))
-            task = ApplyTask(**hooks.for_workers(shift, inherits=inherits))
-            future = shift.pool._submit(task, item, options)
-            return AsyncResult(
-                future,
-                _taker(shift, item),
-                self._callbacks,
-                callback,
-                error_callback,
-                limits._replace(task_s=task_timeout),
-            )
+            future = shift.pool._submit(ApplyTask(**hooks.for_workers(shift, inherits=inherits)), item, options)
+            describe = functools.partial(format_args, item[1], item[2], text_of=short_repr)
+            take = _taker(shift, describe) if shift.setup.tells_times else shift.take
+            forget = self._pending.discard
+            return AsyncResult(future, Plan(take, self._callbacks, callback, error_callback, forget, limits, describe))
 
         result = self._begin(submit)
         self._pending.add(result)
-        result.begin(self._pending.discard)
+        result.begin()
         return result
 
 
-def _taker(shift: Shift, item: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """Makes the function's result of what came back, and counts it in."""
-    if not shift.setup.tells_times:
-        return shift.take
-    args = format_args(item[1], item[2], text_of=short_repr)
+def _taker(shift: Shift, describe: Callable[[], str]) -> Callable[[Any], Any]:
+    """Makes the function's result of what came back, and counts the task in."""
 
     def take(value: Any) -> Any:
         if type(value) is Carried:
-            shift.insights.add_task(value.worker_id, value.work_s + (value.init_s or 0.0), args)
+            shift.insights.add_task(value.worker_id, value.work_s + (value.init_s or 0.0), describe())
         return shift.take(value)
 
     return take

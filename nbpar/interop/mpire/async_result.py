@@ -17,15 +17,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError
-from typing import Any
+from concurrent.futures import CancelledError, Future
+from typing import Any, NamedTuple
 
 from nbpar.daemon import start_thread
 from nbpar.future import TaskFuture
 from nbpar.interop.mpire.raising import Limits, as_mpire
 from nbpar.waiting import Latch
 
-__all__ = ["AsyncResult", "Callbacks"]
+__all__ = ["AsyncResult", "Callbacks", "Plan"]
 
 _log = logging.getLogger("nbpar")
 
@@ -55,6 +55,34 @@ def _call_all(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         del call  # it holds a result, and the next may be long in coming
 
 
+class Plan(NamedTuple):
+    """What is to be done when a task has ended.
+
+    Attributes
+    ----------
+    take : callable
+        Makes the function's result of what came back.
+    callbacks : Callbacks
+        Where the two following are called.
+    callback, error_callback : callable or None
+        The user's, for the result and for the exception.
+    forget : callable
+        Called last.
+    limits : Limits
+        For the words of a timeout.
+    describe : callable
+        Gives the arguments as text.
+    """
+
+    take: Callable[[Any], Any]
+    callbacks: Callbacks
+    callback: Callable[[Any], Any] | None
+    error_callback: Callable[[BaseException], Any] | None
+    forget: Callable[[AsyncResult], None]
+    limits: Limits
+    describe: Callable[[], str]
+
+
 class AsyncResult:
     """The result of one task, now or later.
 
@@ -62,14 +90,8 @@ class AsyncResult:
     ----------
     future : TaskFuture
         The task.
-    take : callable
-        Makes the function's result of what came back.
-    callbacks : Callbacks
-        Where the two following are called.
-    callback, error_callback : callable, optional
-        Called with the result, or with the exception.
-    limits : Limits
-        For the words of a timeout.
+    plan : Plan
+        What is to be done when it has ended.
 
     Attributes
     ----------
@@ -85,30 +107,16 @@ class AsyncResult:
     (32, True, True)
     """
 
-    def __init__(
-        self,
-        future: TaskFuture[Any],
-        take: Callable[[Any], Any],
-        callbacks: Callbacks,
-        callback: Callable[[Any], Any] | None,
-        error_callback: Callable[[BaseException], Any] | None,
-        limits: Limits,
-    ) -> None:
+    def __init__(self, future: TaskFuture[Any], plan: Plan) -> None:
         self.job_id = next(_job_ids)
         self._future = future
-        self._take = take
-        self._callbacks = callbacks
-        self._callback = callback
-        self._error_callback = error_callback
-        self._limits = limits
+        self._plan: Plan | None = plan  # until it is ready: it keeps the pool
         self._value: Any = None
         self._error: BaseException | None = None
         self._ready = Latch()
-        self._done: list[Callable[[AsyncResult], None]] = []
 
-    def begin(self, forget: Callable[[AsyncResult], None]) -> None:
-        """Follow the task from now on; `forget` is called when the result is ready."""
-        self._done.append(forget)
+    def begin(self) -> None:
+        """Follow the task from now on."""
         self._future.add_done_callback(self._ended)
 
     def ready(self) -> bool:
@@ -165,21 +173,21 @@ class AsyncResult:
         state = "not ready" if not self.ready() else "failed" if self._error is not None else "done"
         return f"<AsyncResult {self.job_id}: {state}>"
 
-    def _ended(self, future: TaskFuture[Any]) -> None:
+    def _ended(self, _: Future[Any]) -> None:
         """The task has ended: called in the dispatcher's thread."""
-        is_lost = False
+        future, plan = self._future, self._plan
+        assert plan is not None
         try:
             error = future.exception()
         except CancelledError as cancelled:
             error = cancelled
         if error is None:
-            self._value = self._take(future.result())
-            call: Callable[[Any], Any] | None = self._callback
-            told = self._value
+            told = self._value = plan.take(future.result())
+            call = plan.callback
         else:
-            is_lost = future.task_error is None  # ended with its pool, and not by itself
-            self._error = told = as_mpire(future.task_error or error, self._limits)
-            call = None if is_lost else self._error_callback
+            told = self._error = as_mpire(future.task_error or error, plan.limits, plan.describe())
+            # Without a task's error it has ended with its pool, and not by itself: there is nobody to be told.
+            call = None if future.task_error is None else plan.error_callback
         if call is None:
             self._settle()
             return
@@ -192,13 +200,13 @@ class AsyncResult:
             self._settle()
 
         try:
-            self._callbacks.put(call_back)
+            plan.callbacks.put(call_back)
         except RuntimeError:  # no more threads
             _log.exception("nbpar: a callback of %r cannot be called", self)
             self._settle()
 
     def _settle(self) -> None:
+        plan, self._plan = self._plan, None
         self._ready.set()
-        for forget in self._done:
-            forget(self)
-        self._done.clear()
+        if plan is not None:
+            plan.forget(self)

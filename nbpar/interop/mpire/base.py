@@ -23,6 +23,7 @@ from nbpar.interop.mpire.raising import Limits, as_mpire, task_error_of
 from nbpar.interop.mpire.shift import Shift
 from nbpar.job import Job
 from nbpar.options import StartMethod
+from nbpar.wire.shared import Shared
 
 __all__ = ["Function", "PoolBase"]
 
@@ -64,6 +65,7 @@ class PoolBase:
         self._shift: Shift | None = None
         self._is_stale = False  # whether the next call needs new workers
         self._hooks = Hooks()
+        self._shared: Shared[Any] | None = None  # of the last shift: to copy large objects anew for each map takes long
         self._exit_results: list[Any] = []
         self._insights = PoolInsights(self.pool_params.n_jobs)
         self._mapping: object = None  # stands for the map that is under way
@@ -122,7 +124,7 @@ class PoolBase:
         self._terminate(wait=True)
 
     def _terminate(self, *, wait: bool) -> None:
-        shift, self._shift, self._mapping = self._shift, None, None
+        shift, self._shift, self._mapping, self._shared = self._shift, None, None, None
         if shift is not None:
             shift.kill(wait=wait)
 
@@ -239,8 +241,9 @@ class PoolBase:
             raise AssertionError(
                 "daemonic processes are not allowed to have children; give the outer pool daemon=False"
             )
-        shift = Shift(self.pool_params, lifespan=lifespan, start_method=start_method)
+        shift = Shift(self.pool_params, lifespan=lifespan, start_method=start_method, before=self._shared)
         self._shift, self._is_stale = shift, False
+        self._shared = shift.setup.shared if isinstance(shift.setup.shared, Shared) else None
         self._exit_results, self._insights = shift.exit_results, shift.insights
         return shift
 

@@ -155,7 +155,8 @@ class MapCall:
         """The arguments of a slow task, for insights."""
         if self._items is None:
             return f"Arg 0: {slow.item_repr}"
-        return format_args(*split_arguments(self._items[slow.index]), text_of=short_repr)
+        args, kwargs = split_arguments(self._items[slow.task_index])
+        return format_args(tuple(args), kwargs, text_of=short_repr)
 
 
 def plain_results(error: BaseException, shift: Shift) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nbpar.errors import TaskError, TaskTimeoutError, WorkerDiedError
 from nbpar.job import Job
-from nbpar.raising import as_raised
+from nbpar.raising import as_raised, carry_results
 
 __all__ = ["NO_LIMITS", "Limits", "WorkerTraceback", "as_mpire", "task_error_of"]
 
@@ -45,13 +45,22 @@ def task_error_of(job: Job[Any], raised: BaseException) -> BaseException:
     return raised
 
 
-def as_mpire(error: BaseException, limits: Limits) -> BaseException:
+def as_mpire(error: BaseException, limits: Limits, args: str | None = None) -> BaseException:
     """The exception that MPIRE raises in the place of nbpar's.
 
     * A task's own exception stays as it is. Its cause is the traceback in the worker as text; a cause that it had is
       the cause of that.
     * A dead worker is a RuntimeError, and a timeout a TimeoutError, with MPIRE's words; the cause is nbpar's own error.
     * All others (what cannot be pickled, an exception that cannot be rebuilt) are nbpar's errors, which say more.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a job or a future failed with; a :class:`~nbpar.errors.TaskError` where there is one.
+    limits : Limits
+        For the words of a timeout.
+    args : str, optional
+        The arguments of a call that is no item of a map.
 
     Examples
     --------
@@ -60,17 +69,18 @@ def as_mpire(error: BaseException, limits: Limits) -> BaseException:
     RuntimeError('Worker-0 died unexpectedly: item 3 = 7: it ended with exit code 1')
     """
     raised: BaseException
+    why = error if args is None or not isinstance(error, TaskError) else error.message
     if isinstance(error, WorkerDiedError):
-        raised = RuntimeError(f"Worker-{error.worker_id} died unexpectedly: {error}")
+        raised = RuntimeError(f"Worker-{error.worker_id} died unexpectedly: {why}")
     elif isinstance(error, TaskTimeoutError):
         limit_s = {"worker_init": limits.init_s, "worker_exit": limits.exit_s}.get(error.part, limits.task_s)
-        raised = TimeoutError(f"Worker-{error.worker_id} {error.part or 'task'} timed out (timeout={limit_s}): {error}")
+        raised = TimeoutError(f"Worker-{error.worker_id} {error.part or 'task'} timed out (timeout={limit_s}): {why}")
     elif type(error) is TaskError and error.__cause__ is not None:
-        raised = as_raised(error)
+        raised = as_raised(error) if args is None else error.__cause__
         if not isinstance(raised.__cause__, WorkerTraceback):
             told = WorkerTraceback(
                 f"\n\nException occurred in Worker-{error.worker_id} with the following arguments:\n"
-                f"Arg 0: {error.item_repr}\n{error.remote_traceback}"
+                f"{f'Arg 0: {error.item_repr}' if args is None else args}\n{error.remote_traceback}"
             )
             with contextlib.suppress(Exception):  # a class of the user's may refuse the setting of attributes
                 told.__cause__, raised.__cause__ = raised.__cause__, told
@@ -78,6 +88,6 @@ def as_mpire(error: BaseException, limits: Limits) -> BaseException:
     else:
         return error
     raised.__cause__ = error
-    with contextlib.suppress(AttributeError):
-        raised.results = error.results  # type: ignore[attr-defined]  # as nbpar's own errors have them
+    if error.results:
+        carry_results(raised, list(error.results))
     return raised

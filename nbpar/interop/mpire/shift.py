@@ -59,6 +59,8 @@ class Shift:
         Tasks after which a worker is replaced.
     start_method : str, optional
         By default the one of `params`.
+    before : Shared, optional
+        The shared objects of the shift before, which are passed on as they are while nothing has changed in them.
 
     Attributes
     ----------
@@ -75,13 +77,19 @@ class Shift:
     """
 
     def __init__(
-        self, params: WorkerPoolParams, *, lifespan: int | None, start_method: StartMethod | None = None
+        self,
+        params: WorkerPoolParams,
+        *,
+        lifespan: int | None,
+        start_method: StartMethod | None = None,
+        before: Shared[Any] | None = None,
     ) -> None:
         given: Any = None if params.start_method is None else START_METHODS[params.start_method]
         method: StartMethod = start_method or given or default_start_method()
         if params.cpu_ids and method == "threads":
             raise PinningError("cpu_ids", params.cpu_ids, "None with start_method='threading'")
         self.lifespan = lifespan
+        self._before = before
         self.key = uuid.uuid4().hex
         self._may_fork = method != "fork" and given is None and "fork" in _start_methods()
         self._inherited: list[str] = []
@@ -122,7 +130,10 @@ class Shift:
             return value
         if method == "threads":
             return Own(value)
-        return self.bequeath(value) if method == "fork" else Shared(value)
+        if method == "fork":
+            return self.bequeath(value)
+        before, self._before = self._before, None
+        return before if before is not None and before.holds(value) else Shared(value)
 
     @property
     def can_inherit(self) -> bool:
@@ -184,7 +195,7 @@ class Shift:
                     if self.setup.tells_times:
                         self.insights.add_time(worker_id, "exit", carried.exit_s)
             elif failed is None:
-                failed = as_mpire(future.task_error or error, limits)
+                failed = as_mpire(future.task_error or error, limits, "")
         if failed is not None:
             raise failed
 
