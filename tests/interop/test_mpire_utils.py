@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,29 @@ def test_under_mpires_name_what_does_not_exist_is_not_found() -> None:
             assert error.name == "mpire.comms", error.name
         else:
             raise AssertionError
+        """
+    )
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_modules_of_a_program_find_mpires_name_in_workers_as_well(tmp_path: Path, start_method: str) -> None:
+    (tmp_path / "pages.py").write_text(
+        "from mpire import WorkerPool\n"
+        "from mpire.utils import chunk_tasks\n"
+        "def halves(n):\n"
+        "    return [len(half) for half in chunk_tasks(range(n), n_splits=2)]\n",
+        encoding="utf-8",
+    )
+    run(
+        f"""
+        import sys
+        import nbpar.interop.mpire
+        sys.modules["mpire"] = nbpar.interop.mpire
+        sys.path.insert(0, {str(tmp_path)!r})
+        import pages
+
+        with pages.WorkerPool(1, start_method={start_method!r}) as pool:
+            assert pool.map(pages.halves, [3, 4]) == [[2, 1], [2, 2]]
         """
     )
 

@@ -3,6 +3,8 @@
 After ``sys.modules["mpire"] = nbpar.interop.mpire`` a statement such as ``import mpire.utils`` would load the file of
 that module once more, under the second name: two of each class, and two of what a program sets in it. The finder here
 answers such names with the modules that are there. :mod:`nbpar.interop.mpire` installs it when it is imported.
+
+Modules of such a program are imported in workers as well: :mod:`nbpar.interop.mpire.shift` has them take on the name.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["install"]
+__all__ = ["for_workers", "install"]
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -49,3 +52,27 @@ def install() -> None:
     """Answer such imports from now on; once is enough, and more do no harm."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def for_workers() -> Callable[[], None] | None:
+    """What a worker process is to call when it starts, so that it knows this package by the names it has here.
+
+    None where it has no other name.
+
+    Examples
+    --------
+    >>> import nbpar.interop.mpire
+    >>> for_workers() is None
+    True
+    >>> sys.modules["another_name"] = nbpar.interop.mpire
+    >>> for_workers()()
+    >>> del sys.modules["another_name"]
+    """
+    package = sys.modules[PACKAGE]
+    names = tuple(name for name, module in list(sys.modules.items()) if module is package and name != PACKAGE)
+    return partial(_take_on, names) if names else None
+
+
+def _take_on(names: tuple[str, ...]) -> None:
+    for name in names:
+        sys.modules[name] = sys.modules[PACKAGE]

@@ -25,6 +25,7 @@ from typing import Any
 
 import nbpar.pool
 from nbpar.errors import OptionsError, SerializationError
+from nbpar.interop.mpire import alias
 from nbpar.interop.mpire.hooks import Carried, ExitTask, Inherited, Own, Setup, bequeath, disinherit
 from nbpar.interop.mpire.insights import PoolInsights
 from nbpar.interop.mpire.params import START_METHODS, WorkerPoolParams
@@ -117,6 +118,7 @@ class Shift:
             n_workers=params.n_jobs,
             start_method=method,
             tasks_per_worker=lifespan,
+            worker_init=alias.for_workers(),
             cpu_ids=params.cpu_ids or None,
             keep_globals=True,
         )
