@@ -409,7 +409,7 @@ class WindowAccessor(_Accessor):
         if not is_sound:
             return window.apply(func, raw, engine, engine_kwargs, args, kwargs)
         # Arrays are noted in a tenth of the time, and a Series can be made of one where its index is known.
-        index = None if raw or isinstance(window, _GROUPED_WINDOWS) else getattr(window, "_on", None)
+        index = None if raw or type(window).__name__ in _GROUPED_WINDOWS else getattr(window, "_on", None)
         is_noted_raw = raw or index is not None
         given = {"raw": is_noted_raw, "engine": engine, "engine_kwargs": engine_kwargs, "args": args, "kwargs": kwargs}
 
@@ -419,7 +419,8 @@ class WindowAccessor(_Accessor):
         return self._settle(lambda one: window.apply(one, **given), func, cut, blank=lambda _: 0.0)
 
 
-_GROUPED_WINDOWS = (pd.api.typing.RollingGroupby, pd.api.typing.ExpandingGroupby)
+_GROUPED_WINDOWS = {"RollingGroupby", "RollingGroupBy", "ExpandingGroupby", "ExpandingGroupBy"}
+"""By name: each version of pandas has two of them, and warns of the others."""
 
 
 def register() -> None:

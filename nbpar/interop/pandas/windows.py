@@ -28,24 +28,29 @@ def cut_windows(asked: list[Any], index: Any) -> Cut:
     """
     if not isinstance(asked[0], np.ndarray):
         return Parts(asked, lambda n: f"window {n}")
-    n_bytes = asked[0].itemsize
-    starts = np.array([one.__array_interface__["data"][0] for one in asked]) // n_bytes
+    starts = np.array([_address(one) for one in asked]) // asked[0].itemsize
     stops = starts + np.array([len(one) for one in asked])
-    # A column ends where another array begins, or an earlier part of the same one.
+    places, columns = starts, np.zeros(len(asked), dtype=np.intp)
+    if index is not None and len(index):
+        # Pandas' column is all of an array, or one of the columns in it, which lie one behind the other.
+        bases = np.array([_address(_base(one)) for one in asked]) // asked[0].itemsize
+        columns, places = np.divmod(starts - bases, len(index))
     ends = [
         n + 1
         for n, (one, other) in enumerate(pairwise(asked))
-        if one.base is not other.base or starts[n + 1] < starts[n] or stops[n + 1] < stops[n]
+        if one.base is not other.base
+        or columns[n] != columns[n + 1]
+        or starts[n] > starts[n + 1]
+        or stops[n] > stops[n + 1]
     ]
-    columns: list[Cut] = []
+    found: list[Cut] = []
     for begin, end in zip([0, *ends], [*ends, len(asked)], strict=True):
-        first = int(starts[begin])
-        place = _place(asked[begin], first, len(index)) if index is not None else 0
+        first, place = starts[begin], int(places[begin]) if index is not None else 0
         own, until = starts[begin:end] - first, stops[begin:end] - first
         values = _column(asked[begin:end], own, until)
         rows = None if index is None else index[place : place + len(values)]
-        columns.append(Windows(values, own, until, rows, place))
-    return joined(columns)
+        found.append(Windows(values, own, until, rows, place))
+    return joined(found)
 
 
 def _column(windows: list[Any], starts: Any, stops: Any) -> Any:
@@ -60,9 +65,12 @@ def _column(windows: list[Any], starts: Any, stops: Any) -> Any:
     return values
 
 
-def _place(window: Any, start: int, n_rows: int) -> int:
-    """The row that a window begins with: pandas' column is all of an array, or one of the columns in it."""
-    base = window
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    return int(start - base.__array_interface__["data"][0] // window.itemsize) % n_rows
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _base(array: Any) -> Any:
+    """The array that has the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
