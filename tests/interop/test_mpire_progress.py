@@ -103,6 +103,7 @@ def test_an_option_that_tqdm_does_not_have_is_named() -> None:
     with pytest.raises(KeyError, match="not 'width'") as raised:
         check_progress_bar_options({"width": 3}, None, None)
     assert isinstance(raised.value, OptionsError)
+    assert isinstance(raised.value, tqdm.TqdmKeyError)
 
 
 @pytest.mark.parametrize(

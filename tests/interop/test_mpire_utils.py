@@ -111,6 +111,11 @@ def test_an_array_is_cut_for_a_map() -> None:
     assert (chunk_size, n_splits) == (1, None)
 
 
+def test_an_array_is_not_cut_by_nothing() -> None:
+    with pytest.raises(ValueError, match="n_jobs"):
+        apply_numpy_chunking(np.arange(3))
+
+
 def test_single_arguments_are_tuples_of_one() -> None:
     singles = make_single_arguments(iter([(1, 2), "ab"]))
     assert not isinstance(singles, list)

@@ -6,12 +6,20 @@ ValueError; where MPIRE raises another type it is that as well, so that ``except
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
 from nbpar.errors import OptionsError
 
-__all__ = ["LEAST_TIMEOUT_S", "OptionsTypeError", "UnknownOptionError", "check_number", "check_timeouts"]
+__all__ = [
+    "LEAST_TIMEOUT_S",
+    "OptionsTypeError",
+    "UnknownOptionError",
+    "check_number",
+    "check_timeouts",
+    "unknown_option",
+]
 
 LEAST_TIMEOUT_S = 1e-8
 
@@ -27,13 +35,24 @@ class OptionsTypeError(OptionsError, TypeError):
 
 
 class UnknownOptionError(OptionsError, KeyError):
-    """A name that no option has: an OptionsError, and the KeyError that tqdm raises for MPIRE.
+    """A name that no option has: an OptionsError, and a KeyError; where tqdm is there, its TqdmKeyError as well.
 
     Examples
     --------
     >>> str(UnknownOptionError("progress_bar_options", {"width": 3}, "keyword arguments of tqdm"))
     "progress_bar_options={'width': 3} is not allowed; allowed: keyword arguments of tqdm"
     """
+
+
+def unknown_option(option: str, value: object, allowed: str) -> UnknownOptionError:
+    """The exception to raise; tqdm is loaded for it alone."""
+    kinds: tuple[type[BaseException], ...] = (UnknownOptionError,)
+    with contextlib.suppress(ImportError):
+        from tqdm import TqdmKeyError
+
+        kinds += (TqdmKeyError,)
+    kind = type("UnknownOptionError", kinds, {"__module__": __name__})
+    return kind(option, value, allowed)  # type: ignore[no-any-return]
 
 
 def check_number(

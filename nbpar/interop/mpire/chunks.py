@@ -140,6 +140,11 @@ def apply_numpy_chunking(
         What replaces `iterable_of_args`, `iterable_len`, `chunk_size` and `n_splits`: the slices as tuples of one,
         their number, 1 and None.
 
+    Raises
+    ------
+    OptionsError
+        When nothing says how many slices there should be. It is a ValueError.
+
     Examples
     --------
     >>> import numpy as np
@@ -147,10 +152,13 @@ def apply_numpy_chunking(
     >>> n_slices, [slice.tolist() for (slice,) in slices]
     (2, [[0, 1, 2], [3, 4]])
     """
+    if chunk_size is None and n_splits is None:
+        if n_jobs is None:
+            raise OptionsError("chunk_size", None, "a number, as n_splits and n_jobs are None too")
+        n_splits = n_jobs * SPLITS_PER_WORKER
     if iterable_len is not None:
         iterable_of_args = iterable_of_args[:iterable_len]
     n_chunks = get_n_chunks(iterable_of_args, iterable_len, chunk_size, n_splits, n_jobs)
-    n_splits = n_splits or (n_jobs or usable_cpus()) * SPLITS_PER_WORKER
     slices = chunk_tasks(iterable_of_args, len(iterable_of_args), chunk_size, n_splits)
     return ((one,) for one in slices), n_chunks, 1, None
 

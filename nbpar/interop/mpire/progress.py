@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from nbpar.errors import OptionsError
 from nbpar.interop.mpire import tqdm_utils
-from nbpar.interop.mpire.checks import OptionsTypeError, UnknownOptionError
+from nbpar.interop.mpire.checks import OptionsTypeError, unknown_option
 from nbpar.options import Progress
 from nbpar.views.cell import Cell
 
@@ -129,7 +129,7 @@ def check_progress_bar_options(
         raise NotImplementedError("progress_bar_options['position'] does not exist with progress_bar_style='rich'")
     for name, value in given.items():
         if name not in OPTIONS:
-            raise UnknownOptionError("progress_bar_options", given, f"keyword arguments of tqdm, and not {name!r}")
+            raise unknown_option("progress_bar_options", given, f"keyword arguments of tqdm, and not {name!r}")
         if not isinstance(value, OPTIONS[name]):
             types = " or ".join(sorted("None" if one is type(None) else one.__name__ for one in OPTIONS[name]))
             raise OptionsTypeError(f"progress_bar_options[{name!r}]", value, types)
