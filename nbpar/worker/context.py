@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,6 +58,10 @@ class Context:
         Of the chunk under way; `seed` is the job's.
     values : dict
         What `per_worker` built here: version and object, by key.
+    former : dict
+        Objects of former versions, by key and version, for jobs that began with those.
+    n_jobs : int
+        Jobs that this worker has tasks of.
     block : tuple of (int, iterator)
         While a block of tasks runs: where its chunk ends, and the iterator over the chunk's items.
     tracking : tuple of (int, int), optional
@@ -69,6 +73,8 @@ class Context:
     attempt: int = 1
     seed: int = 0
     values: dict[str, Any] | None = None
+    former: dict[tuple[str, int], Any] = field(default_factory=dict)
+    n_jobs: int = 1
     block: tuple[int, Iterator[Any]] | None = None
     nested: Any = None  # the serial pool of maps inside a task; made by nbpar.default
     tracking: tuple[int, int] | None = None

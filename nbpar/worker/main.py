@@ -182,6 +182,8 @@ class _Worker:
                 self.captured.pop(message.numbers[0], None)
                 self.strict.pop(message.numbers[0], None)
                 self.samplers.pop(message.numbers[0], None)
+                if not self.jobs or message.numbers[0] < min(self.jobs):
+                    self.context.former.clear()
             case Kind.SHARE if message.fds:  # else there was no descriptor free for it
                 shared.attach(message.numbers[0], message.numbers[1], message.head, message.fds[0])
             case Kind.UNSHARE:
@@ -288,6 +290,7 @@ class _Worker:
                 self._tell_changes(job_id, 0.0, is_final=True)
             self._send_report(job_id, chunk_id, Report(start, final=True))
             return
+        self.context.n_jobs = len(self.jobs)
         slot.begin_chunk(chunk_id)  # from here on a death is blamed on this chunk, also while it is unpickled
         begin_s = time.perf_counter()
         items, usable = self._arguments(message, stop - start, flags)

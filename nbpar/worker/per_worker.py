@@ -7,8 +7,11 @@ met::
     kernel     model, version 1 ------ replace() ------> version 2
                    |                                         |
     worker     job A: copy of version 1                  job B: copy of version 2
-               builds, keeps ----> goes on with it       lets the kept one go, builds, keeps
-                                   until the job ends
+               builds, keeps                             lets the kept one go, builds, keeps
+                                                         (while A runs beside it: A goes on with the former one)
+
+No copy holds what was built: the copy, its factory and their globals refer to each other, and live until the garbage
+collector comes.
 """
 
 from __future__ import annotations
@@ -45,8 +48,6 @@ class PerWorker(Generic[T]):
         self._factory = _checked(factory)
         self._key = uuid.uuid4().hex
         self._version = 1
-        self._is_copy = False
-        self._own: tuple[T, ...] = ()  # of a copy: what it gave last, should another version have taken its place
 
     @property
     def version(self) -> int:
@@ -98,24 +99,19 @@ class PerWorker(Generic[T]):
             values = context.values
         factory, version = self._factory, self._version
         known: tuple[int, T] | None = values.get(self._key)
+        if known is not None and known[0] > version and context is not None:  # its job began before the replacement
+            mine = self._key, version
+            if mine not in context.former:
+                context.former[mine] = factory()
+            former: T = context.former[mine]
+            return former
         if known is None or known[0] < version:
+            if known is not None and context is not None and context.n_jobs > 1:
+                context.former[self._key, known[0]] = known[1]
             known = None
             values.pop(self._key, None)  # first: there may be room for one only
             known = values[self._key] = version, factory()
-        elif known[0] > version:  # asked by a job that began before the replacement
-            if not self._own:
-                self._own = (factory(),)
-            return self._own[0]
-        if self._is_copy:
-            self._own = (known[1],)
         return known[1]
-
-    def __getstate__(self) -> tuple[Callable[[], T], str, int]:
-        return self._factory, self._key, self._version
-
-    def __setstate__(self, state: tuple[Callable[[], T], str, int]) -> None:
-        self._factory, self._key, self._version = state
-        self._is_copy, self._own = True, ()
 
     def __repr__(self) -> str:
         later = f", version {self._version}" if self._version > 1 else ""
