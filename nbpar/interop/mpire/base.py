@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Generator
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nbpar.errors import SerializationError
 from nbpar.inputs import check_function
 from nbpar.interop.mpire.async_result import AsyncResult, Callbacks
+from nbpar.interop.mpire.context import context_of
 from nbpar.interop.mpire.hooks import is_in_daemon
 from nbpar.interop.mpire.insights import NOTHING, PoolInsights
 from nbpar.interop.mpire.maps import Hooks, MapCall, plain_results
@@ -96,6 +98,11 @@ class PoolBase:
     def set_order_tasks(self, order_tasks: bool = True) -> None:
         """Set `order_tasks`, from the next map on."""
         self.pool_params.order_tasks = order_tasks
+
+    @property
+    def ctx(self) -> BaseContext:
+        """Where to make locks, events, queues and shared values for the workers: a context of multiprocessing."""
+        return context_of(self.pool_params.start_method)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
