@@ -2,7 +2,9 @@
 
 By turns alone a job of tasks of a second would get a hundred times the time of one whose chunks take 10 ms. So the next
 chunk is one of the job that the workers have spent the least time on, counted from when it came, or came back: who was
-not there has saved nothing up. Owned by :class:`nbpar.engine.scheduler.Scheduler`.
+not there has saved nothing up. Among jobs that have had the same, those that were not served yet come first, in the
+order in which they came: so single tasks (`submit`) are begun in their order. Owned by
+:class:`nbpar.engine.scheduler.Scheduler`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Turns:
     def __init__(self, jobs: Mapping[int, JobRecord], workers: Sequence[WorkerRecord]) -> None:
         self._jobs = jobs
         self._workers = workers
-        self._last: OrderedDict[int, None] = OrderedDict()  # job ids; the one that was served last stands last
+        self._new: OrderedDict[int, None] = OrderedDict()  # ids of jobs that were not served since they came, in order
+        self._last: OrderedDict[int, None] = OrderedDict()  # of the others; the one that was served last stands last
         self._joining: set[int] = set()
         self._spent: dict[int, float] = {}  # seconds of workers that each job has had, as of the next
         self._summed_s = float("-inf")
@@ -42,30 +45,33 @@ class Turns:
     def joins(self, job_id: int) -> None:
         """A job is new, or goes on after it had nothing to send."""
         self._joining.add(job_id)
-        self._last[job_id] = None
-        self._last.move_to_end(job_id, last=False)
+        self._last.pop(job_id, None)
+        self._new[job_id] = None
 
     def leaves(self, job_id: int) -> None:
         """A job has ended."""
-        del self._last[job_id]
+        self._new.pop(job_id, None)
+        self._last.pop(job_id, None)
         self._joining.discard(job_id)
         self._spent.pop(job_id, None)
 
     def served(self, job_id: int, n_tasks: int) -> None:
         """A job's chunk goes out."""
+        self._new.pop(job_id, None)
+        self._last[job_id] = None
         self._last.move_to_end(job_id)
         if job_id in self._spent:
             self._spent[job_id] += (self._jobs[job_id].sizer.mean_s or 0.0) * n_tasks
 
     def order(self, now_s: float) -> list[int]:
         """Ids of the jobs, the next to be served first."""
-        if len(self._last) < 2:
+        if len(self._new) + len(self._last) < 2:
             self._joining.clear()  # nobody is there to be behind of
-            return list(self._last)
+            return [*self._new, *self._last]
         if self._joining or now_s - self._summed_s > SUM_S:
             self._spent, self._summed_s = self._sum(now_s), now_s
             self._let_join(self._spent)
-        return sorted(self._last, key=self._spent.__getitem__)
+        return sorted((*self._new, *self._last), key=self._spent.__getitem__)
 
     def _let_join(self, spent: dict[int, float]) -> None:
         """Have those that come begin where the others are: what they did not use before is not made up for."""

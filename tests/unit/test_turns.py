@@ -28,6 +28,7 @@ class Workers:
         self._busy: list[tuple[Chunk, float] | None] = [None] * n_workers
         self._ends: list[tuple[float, int, int]] = []
         self._count = itertools.count()
+        self.begun: list[int] = []  # the job of each chunk
 
     def begin(self, job_id: int, n_tasks: int = ENDLESS, *, mean_s: float | None = None) -> None:
         self.scheduler.add_job(JobPlan(job_id=job_id, n_available=n_tasks, mean_s=mean_s))
@@ -57,6 +58,7 @@ class Workers:
             if isinstance(instruction, StartWorker):
                 self.scheduler.worker_ready(instruction.worker_id)
             elif isinstance(instruction, Send):
+                self.begun.append(instruction.chunk.job_id)
                 self._inbox[instruction.worker_id].append(instruction.chunk)
                 self._begin_next(instruction.worker_id)
 
@@ -144,3 +146,14 @@ def test_no_chunk_waits_behind_a_long_task_of_another_job() -> None:
     workers.begin(0, 1)
     workers.begin(1, 1000, mean_s=0.005)
     assert workers.run(10.0)[1] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+@pytest.mark.parametrize("pause_s", [0.0, 0.004, 0.03])
+def test_single_tasks_are_begun_in_the_order_in_which_they_came(n_workers: int, pause_s: float) -> None:
+    workers = Workers(n_workers, dict.fromkeys(range(30), 0.01))
+    for job_id in range(30):
+        workers.begin(job_id, 1)
+        workers.run(pause_s)
+    workers.run(10.0)
+    assert workers.begun == list(range(30))
