@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from nbpar.engine.events import SlowTask
 from nbpar.engine.insights import Insights, WorkerRow
+from nbpar.interop.mpire import WorkerPool
 from nbpar.interop.mpire.insights import PARTS, PoolInsights, format_args
 
 KEYS = {
@@ -164,3 +166,99 @@ def test_a_pool_that_worked_most_of_the_time_is_not_warned_of() -> None:
     insights = PoolInsights(1)
     insights.add(told(row(0, wait=0.1, work=0.9)))
     assert not re.search("warning", insights.as_text())
+
+
+# --- of a real pool ---------------------------------------------------------------------------------------------------
+
+
+def nap(x: int, factor: float = 1.0) -> int:
+    time.sleep(0.002 * factor)
+    return x
+
+
+def init_slowly(*_: object) -> None:
+    time.sleep(0.02)
+
+
+@pytest.fixture(params=["threading", "forkserver"])
+def start_method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def seconds(text: str) -> float:
+    hours, minutes, rest = text.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+
+
+def test_without_insights_there_is_nothing_to_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    with WorkerPool(1, start_method="threading") as pool:
+        pool.map(nap, range(2))
+        assert pool.get_insights() == {}
+        pool.print_insights()
+    assert "No profiling stats available" in capsys.readouterr().out
+
+
+def test_a_map_is_told_of(start_method: str) -> None:
+    with WorkerPool(2, start_method=start_method, enable_insights=True) as pool:
+        pool.map(nap, range(10), worker_init=init_slowly, worker_exit=init_slowly, chunk_size=1)
+        numbers = pool.get_insights()
+    assert sum(numbers["n_completed_tasks"]) == 10
+    n_used = sum(n > 0 for n in numbers["n_completed_tasks"])
+    assert seconds(numbers["total_init_time"]) >= 0.019 * n_used
+    assert seconds(numbers["total_exit_time"]) >= 0.019 * n_used
+    assert seconds(numbers["total_working_time"]) >= 0.019
+    assert numbers["working_ratio"] > 0
+    assert sum(numbers[f"{part}_ratio"] for part in PARTS) == pytest.approx(1.0)
+
+
+def test_without_keep_alive_a_map_begins_a_new_sum() -> None:
+    with WorkerPool(1, start_method="threading", enable_insights=True) as pool:
+        pool.map(nap, range(4))
+        pool.map(nap, range(3))
+        assert pool.get_insights()["n_completed_tasks"] == [3]
+
+
+def test_with_keep_alive_maps_and_single_tasks_are_summed_up(start_method: str) -> None:
+    with WorkerPool(1, start_method=start_method, enable_insights=True, keep_alive=True) as pool:
+        pool.map(nap, range(4))
+        list(pool.imap_unordered(nap, range(3)))
+        pool.apply(nap, (1,))
+        pool.apply_async(nap, (1,)).get()
+        assert pool.get_insights()["n_completed_tasks"] == [9]
+
+
+def test_the_longest_tasks_have_their_arguments() -> None:
+    items = [(1, 1.0), {"x": 2, "factor": 30.0}, (3, 15.0)]
+    with WorkerPool(1, start_method="threading", enable_insights=True, keep_alive=True) as pool:
+        pool.map(nap, items)
+        pool.apply(nap, (4, 60.0))
+        numbers = pool.get_insights()
+    assert numbers["top_5_max_task_args"][:3] == [
+        "Arg 0: 4 | Arg 1: 60.0",
+        "Arg x: 2 | Arg factor: 30.0",
+        "Arg 0: 3 | Arg 1: 15.0",
+    ]
+    durations = [seconds(text) for text in numbers["top_5_max_task_durations"]]
+    assert durations == sorted(durations, reverse=True)
+    assert durations[0] >= 0.12
+
+
+def test_insights_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with WorkerPool(1, start_method="threading", enable_insights=True) as pool:
+        pool.map(nap, range(3))
+        pool.print_insights()
+    told = capsys.readouterr().out
+    assert told.startswith("WorkerPool insights\n-------------------\nTotal number of tasks completed: 3\n")
+    assert "\nWorker 0 - Tasks completed: 3 - start up: 0:00:" in told
+
+
+def test_a_map_that_failed_is_told_of() -> None:
+    def refuse(x: int) -> None:
+        time.sleep(0.002)
+        if x == 3:
+            raise KeyError(x)
+
+    with WorkerPool(1, start_method="threading", enable_insights=True) as pool:
+        with pytest.raises(KeyError):
+            pool.map(refuse, range(10), chunk_size=1)
+        assert sum(pool.get_insights()["n_completed_tasks"]) >= 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 import tqdm
 
+import nbpar
 from nbpar.errors import OptionsError
-from nbpar.interop.mpire import tqdm_utils
+from nbpar.interop.mpire import WorkerPool, tqdm_utils
 from nbpar.interop.mpire.progress import OPTIONS, ProgressPlan, check_progress_bar_options, plan_progress
 from nbpar.views.cell import Cell
 
@@ -161,3 +164,49 @@ def test_what_tqdm_takes_passes() -> None:
 def test_to_check_options_tqdm_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert check_progress_bar_options({"desc": "x"}, 1, "std")["desc"] == "x"
+
+
+# --- of a real pool ---------------------------------------------------------------------------------------------------
+
+
+def shown(call: str) -> str:
+    """What a program shows of a map that takes half a second, where its stderr is no terminal."""
+    source = (
+        "import time\n"
+        "from nbpar.interop.mpire import WorkerPool\n"
+        "def nap(x): time.sleep(0.12)\n"
+        f"with WorkerPool(1, start_method='threading') as pool: {call}\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("NBPAR_UI", "CI")}
+    line = [sys.executable, "-W", "error", "-c", source]
+    done = subprocess.run(line, check=True, capture_output=True, text=True, timeout=50, env=environment)
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_progress_bar_is_shown_under_its_description() -> None:
+    text = shown("pool.map(nap, range(5), progress_bar=True, progress_bar_options={'desc': 'Pages'})")
+    assert "Pages" in text
+    assert "5 of 5" in text
+
+
+@pytest.mark.parametrize("more", ["", ", progress_bar=True, progress_bar_options={'disable': True}"])
+def test_without_a_progress_bar_nothing_is_shown(more: str) -> None:
+    assert shown(f"list(pool.imap(nap, range(5){more}))") == ""
+
+
+def test_a_job_has_the_name_of_its_function_or_its_description() -> None:
+    with WorkerPool(1, start_method="threading") as pool:
+        pool.map(abs, [1, 2])
+        assert nbpar.jobs()[-1].name == "map abs"
+        pool.map(abs, [1, 2], progress_bar_options={"desc": "both"})
+        assert nbpar.jobs()[-1].name == "both"
+
+
+def test_what_is_said_of_options_points_to_the_users_line() -> None:
+    with WorkerPool(1, start_method="threading") as pool:
+        calls: list[Any] = [pool.map, pool.map_unordered, pool.imap, pool.imap_unordered]
+        for call in calls:
+            with pytest.warns(RuntimeWarning) as warned:
+                list(call(abs, iter([1]), progress_bar_options={"total": 3}))
+            assert {one.filename for one in warned} == {__file__}, call

@@ -225,7 +225,7 @@ def check_map_parameters(
     if chunk_size is None:
         if n_tasks is None:
             warnings.warn(
-                f"The length of the input is not known, so a chunk has {UNKNOWN_CHUNK_SIZE} tasks; give chunk_size, "
+                f"The length of the input is not known: a chunk counts as {UNKNOWN_CHUNK_SIZE} tasks; give chunk_size, "
                 f"iterable_len, or an iterable that has a length",
                 RuntimeWarning,
                 stacklevel=3,
