@@ -11,7 +11,7 @@ from tests.interop.programs import ported, run_program, unguarded
 from tests.notebook.kernels import Kernel, start_kernel
 
 LINE = "from concurrent.futures import ProcessPoolExecutor, as_completed"
-DOOR = "from nbpar.interop.futures import Executor as ProcessPoolExecutor; from concurrent.futures import as_completed"
+DOOR = "from nbpar.interop.futures import ProcessPoolExecutor, as_completed"
 
 # The first task of a process loads the model, and a global keeps it for the next ones.
 LAZY = """
