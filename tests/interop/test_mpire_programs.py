@@ -166,6 +166,30 @@ def test_downloads_are_collected_by_callbacks() -> None:
     assert [result.successful() for result in results] == [n != 3 for n in range(6)]
 
 
+class Prices:
+    """Has a pool of its own, and maps its own method."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.pool = WorkerPool(n_jobs=2, keep_alive=True)
+
+    def convert(self, price: float) -> float:
+        return price * self.rate
+
+    def convert_all(self, prices: list[float]) -> list[float]:
+        found: list[float] = self.pool.map(self.convert, prices)
+        return found
+
+
+def test_object_that_has_a_pool_maps_its_own_method() -> None:
+    prices = Prices(2.0)
+    with prices.pool:
+        assert prices.convert_all([1.0, 2.5]) == [2.0, 5.0]
+        prices.rate = 3.0
+        assert prices.convert_all([1.0]) == [3.0]
+        assert prices.pool.apply(prices.convert, 2.0) == 6.0
+
+
 # --- nested -----------------------------------------------------------------------------------------------------------
 
 

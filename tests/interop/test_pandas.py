@@ -186,6 +186,7 @@ def test_a_function_that_refuses_frames_transforms_column_by_column() -> None:
     both(lambda: frame()[["key", "x", "n"]].groupby("key"), lambda on: on.transform(columns_only))
 
 
+@pytest.mark.skipif(not PANDAS_2, reason="pandas 3 does not go on after a KeyError")
 def test_an_exception_that_pandas_goes_on_after_is_not_raised() -> None:
     table = {"a": 1.5, "b": 2.5, "c": 3.5}
     # pandas gives the groups their names once the function has raised a KeyError for want of them.
@@ -213,7 +214,7 @@ def test_a_warning_of_pandas_is_given_once_and_names_the_line_of_the_call() -> N
     [
         (lambda df: df.nbpar.apply(lambda row: 1 // (row["x"] != 3), axis=1), "row 'k'"),
         (lambda df: df.nbpar.apply(lambda column: 1 // (column.name != "n")), "column 'n'"),
-        (lambda df: df.reset_index()[["x"]].nbpar.apply(lambda row: 1 // (row[0] != 3), axis=1, raw=True), "row 3"),
+        (lambda df: df.reset_index()[["x"]].nbpar.apply(lambda row: 1 // int(row[0] != 3), axis=1, raw=True), "row 3"),
         (lambda df: df["text"].nbpar.map(lambda text: 1 // (text != "w")), "'w'"),
         (lambda df: df["x"].nbpar.map(lambda x: 1 // (x != 3)), "item 3 = 3.0"),
         (lambda df: df.groupby("key")[["x"]].nbpar.apply(lambda group: 1 // (group.name != "b")), "group 'b'"),
@@ -242,7 +243,9 @@ def test_a_worker_that_dies_is_told_with_the_row(processes: nbpar.WorkerPool) ->
     def die(row: Any) -> int:
         import os
 
-        return os._exit(3) if row.name == "j" else 1  # type: ignore[func-returns-value]
+        if row.name == "j":
+            os._exit(3)
+        return 1
 
     with pytest.raises(nbpar.WorkerDiedError, match="row 'j'"):
         frame().nbpar(pool=processes).apply(die, axis=1)
@@ -288,7 +291,12 @@ def test_in_a_task_the_accessors_run_serially(processes: nbpar.WorkerPool) -> No
 
 def asked_by(method: Callable[[Callable[[Any], Any]], Any], answer: Any = 0.0) -> list[Any]:
     found: list[Any] = []
-    method(lambda one: found.append(one) or answer)
+
+    def note(argument: Any) -> Any:
+        found.append(argument)
+        return answer
+
+    method(note)
     return found
 
 
@@ -296,7 +304,7 @@ def test_groups_travel_as_slices_of_all_rows() -> None:
     df = pd.DataFrame({"k": np.arange(1000) % 90, "x": 1.0, "t": "t"})
     grouped = df.groupby("k")[["x", "t"]]
     assert type(cut_groups(grouped, asked_by(grouped.apply))) is Groups
-    column = grouped["x"]
+    column = df.groupby("k")["x"]
     assert type(cut_groups(column, asked_by(column.agg))) is Groups
     by_column = cut_groups(grouped, asked_by(grouped.agg))
     assert type(by_column) is Joined and len(by_column) == 180

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 
 import nbpar
+import nbpar.interop.joblib as joblib_door
+import nbpar.interop.pandas as pandas_door
 
 
 def square(x: int) -> float:
@@ -73,6 +75,18 @@ def pools() -> None:
         assert_type(pool.map_async(square, [1]), nbpar.Job[float])
         assert_type(pool.submit(square, 1), nbpar.TaskFuture[float])
         assert_type(pool.pids(), dict[int, int])
+
+
+def joblibs() -> None:
+    assert_type(joblib_door.register(make_default=True), None)
+    assert_type(joblib_door.shutdown(wait=False), None)
+
+
+def accessors(df: Any) -> None:
+    assert_type(pandas_door.FrameAccessor(df)(retries=1, name="scores"), pandas_door.FrameAccessor)
+    assert_type(pandas_door.SeriesAccessor(df)(timeout=2.0), pandas_door.SeriesAccessor)
+    assert_type(pandas_door.GroupByAccessor(df)(pool=nbpar.WorkerPool()), pandas_door.GroupByAccessor)
+    assert_type(pandas_door.WindowAccessor(df)(seed=1), pandas_door.WindowAccessor)
 
 
 def mistakes() -> None:
