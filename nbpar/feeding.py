@@ -93,17 +93,17 @@ class Feed(Generic[R]):
             self.job.input_ended(n_expected)
 
     def put(self, items: Sequence[Any], tags: Sequence[Any]) -> None:
-        """Add items; the tag of each comes back with its outcome.
+        """Add items; the tag of each comes back with its outcome, or from :meth:`unanswered`.
 
         Raises
         ------
         JobCancelledError
-            When the job is over or was closed.
+            When the feed was closed, or all outcomes were given out.
         PoolClosedError
             When its pool was shut down.
         """
         with self._lock:
-            if self._is_over or self._is_closed or self.job.done():
+            if self._is_over or self._is_closed:
                 raise JobCancelledError(f"{self.job.name} is over and takes no more items")
             for item, tag in zip(items, tags, strict=True):
                 self._tags[self._source.n_added] = tag

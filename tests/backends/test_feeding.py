@@ -33,13 +33,14 @@ def test_each_outcome_has_the_tag_of_its_item(pool: nbpar.WorkerPool) -> None:
 
 @only("forkserver", "threads", "serial")
 def test_a_failure_ends_a_feed_and_tells_who_has_no_outcome(pool: nbpar.WorkerPool) -> None:
-    feed: Feed[float] = Feed(pool, operator.truth, JobOptions(max_in_flight=1))
+    feed: Feed[Any] = Feed(pool, operator.truth, JobOptions(max_in_flight=1))
     feed.put([1, Untrue()], tags=["good", "bad"])
     found = {one.tag: one for one in feed.outcomes()}
     assert found["good"].value is True
     assert found["bad"].error is not None and "never so" in str(found["bad"].error)
     until(feed.job.done)
     assert feed.job.status == "failed"
+    assert feed.unanswered() == []
     with pytest.raises(JobCancelledError):
         feed.put([1], tags=["late"])
 
@@ -51,7 +52,7 @@ class Untrue:
 
 @only("threads")
 def test_a_feed_goes_on_after_failures_where_they_are_to_be_returned(pool: nbpar.WorkerPool) -> None:
-    feed: Feed[float] = Feed(pool, operator.truth, JobOptions(on_error="return"))
+    feed: Feed[Any] = Feed(pool, operator.truth, JobOptions(on_error="return"))
     feed.put([Untrue(), 1], tags=[0, 1])
     feed.close()
     assert {one.tag: one.error is None for one in feed.outcomes()} == {0: False, 1: True}
@@ -63,12 +64,14 @@ def test_a_cancelled_feed_raises_and_tells_who_has_no_outcome(pool: nbpar.Worker
     feed: Feed[Any] = Feed(pool, lambda _: held.wait(20), JobOptions())
     feed.put([1, 2, 3], tags="abc")
     feed.cancel()
+    until(feed.job.done)
+    feed.put([4], tags="d")  # whoever puts need not know
     try:
         with pytest.raises(JobCancelledError):
             list(feed.outcomes())
     finally:
         held.set()
-    assert sorted(feed.unanswered()) == ["a", "b", "c"]
+    assert sorted(feed.unanswered()) == ["a", "b", "c", "d"]
 
 
 @only("threads")

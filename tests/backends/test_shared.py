@@ -613,3 +613,37 @@ print(pool.map(lambda one: int(one[6]), [big] * 4), nbpar.share(value).value[7])
 def test_nothing_is_said_when_the_interpreter_ends_with_it(how: str) -> None:
     code = START + "held = [big, big.value[::2]]; cycle = [held]; cycle.append(cycle)\n"
     assert run_script(f"{code}{how}\n") == ""
+
+
+# --- for one task, and for as long as it is the same -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda held: held["array"].__setitem__(-1, 9.0),
+        lambda held: held.update(array=held["array"].astype("f4")),
+        lambda held: held.update(array=held["array"][:-1]),
+        lambda held: held.update(more=1),
+    ],
+)
+def test_a_shared_object_says_whether_it_is_still_the_same(change: Any) -> None:
+    held: dict[str, Any] = {"array": np.zeros(20_000), "nan": np.full(10, np.nan)}
+    big = nbpar.share(held)
+    assert big.holds(held) and big.holds(copy.deepcopy(held))
+    change(held)
+    assert not big.holds(held)
+    assert not nbpar.share(held["array"]).holds(threading.Lock)
+
+
+@only("forkserver", "threads")
+def test_an_object_that_is_mapped_anew_is_nobody_elses(pool: Pool) -> None:
+    big = nbpar.share(np.zeros(20_000))
+
+    def add(handle: Any) -> float:
+        array = handle[0].fresh()
+        array += 1
+        return float(array[0])
+
+    assert pool.map(add, [[big]] * 6, chunk_size=1) == [1.0] * 6
+    assert big.value[0] == 0 and big.fresh() is not big.fresh()
