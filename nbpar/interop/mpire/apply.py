@@ -5,6 +5,7 @@ Owns :class:`Applying`, which :class:`nbpar.interop.mpire.pool.WorkerPool` is on
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from nbpar.inputs import check_function
 from nbpar.interop.mpire.async_result import AsyncResult, Plan
 from nbpar.interop.mpire.base import Function, PoolBase
 from nbpar.interop.mpire.checks import check_timeouts
-from nbpar.interop.mpire.hooks import ApplyTask, Carried, split_arguments
+from nbpar.interop.mpire.hooks import ApplyTask, Carried, call_single, split_arguments
 from nbpar.interop.mpire.insights import format_args
 from nbpar.interop.mpire.maps import Hooks
 from nbpar.interop.mpire.raising import Limits
@@ -22,6 +23,8 @@ from nbpar.interop.mpire.shift import Shift
 from nbpar.options import JobOptions
 
 __all__ = ["Applying"]
+
+_PLAIN = JobOptions(on_error="return", progress=False)
 
 
 class Applying(PoolBase):
@@ -113,8 +116,10 @@ class Applying(PoolBase):
         hooks = Hooks(self._hooks.init, self._hooks.exit, limits)
 
         def submit(shift: Shift, inherits: bool) -> AsyncResult:
-            options = JobOptions(on_error="return", progress=False, timeout=hooks.timeout_s(shift))
-            future = shift.pool._submit(ApplyTask(**hooks.for_workers(shift, inherits=inherits)), item, options)
+            timeout = hooks.timeout_s(shift)
+            options = _PLAIN if timeout is None else dataclasses.replace(_PLAIN, timeout=timeout)
+            task = ApplyTask(**hooks.for_workers(shift, inherits=inherits))
+            future = shift.pool._submit(call_single, (task, *item), options)
             describe = functools.partial(format_args, item[1], item[2], text_of=short_repr)
             take = _taker(shift, describe) if shift.setup.tells_times else shift.take
             forget = self._pending.discard

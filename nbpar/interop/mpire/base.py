@@ -6,6 +6,7 @@ Owns :class:`PoolBase`; the calls themselves are in :mod:`nbpar.interop.mpire.ap
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Generator
@@ -142,6 +143,11 @@ class PoolBase:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.terminate()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One with the same settings and no workers: what a method of an object that has a pool brings to a task."""
+        params = self.pool_params
+        return _again, (type(self), {field.name: getattr(params, field.name) for field in dataclasses.fields(params)})
 
     def __repr__(self) -> str:
         state = "no workers" if self._shift is None else f"{len(self._shift.pool.pids())} up"
@@ -287,3 +293,7 @@ class PoolBase:
         else:
             shift.kill()
         return as_mpire(task_error_of(job, error), call.hooks.limits)
+
+
+def _again(kind: type[PoolBase], settings: dict[str, Any]) -> PoolBase:
+    return kind(**settings)

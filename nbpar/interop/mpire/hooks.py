@@ -41,6 +41,7 @@ __all__ = [
     "Own",
     "Setup",
     "bequeath",
+    "call_single",
     "disinherit",
     "is_in_daemon",
     "split_arguments",
@@ -58,17 +59,14 @@ class Life:
         Whether `worker_init` has been called.
     n_tasks : int
         Tasks begun.
-    is_daemon : bool
-        Whether pools with processes of their own are refused here.
     """
 
-    __slots__ = ("is_daemon", "is_ready", "n_tasks", "state")
+    __slots__ = ("is_ready", "n_tasks", "state")
 
-    def __init__(self, *, is_daemon: bool) -> None:
+    def __init__(self) -> None:
         self.state: dict[Any, Any] = {}
         self.is_ready = False
         self.n_tasks = 0
-        self.is_daemon = is_daemon
 
 
 class Inherited:
@@ -126,6 +124,8 @@ class Setup:
         Of the shift.
     shared : object
         Has the shared objects as its `value`; None for none.
+    is_daemon : bool
+        Whether pools with processes of their own are refused in these workers.
     tells_times : bool
         Whether insights are wanted.
     """
@@ -137,13 +137,22 @@ class Setup:
     is_daemon: bool
     tells_times: bool
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = self.key, self.pass_worker_id, self.shared, self.use_worker_state, self.is_daemon, self.tells_times
+        return _arrived, values
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether functions are called with their own arguments alone."""
+        return not self.pass_worker_id and self.shared is None and not self.use_worker_state
+
     def life(self, context: Context) -> Life:
         """The life of this worker; begun when it is first asked for."""
         if context.values is None:
             context.values = {}
         life: Life | None = context.values.get(self.key)
         if life is None:
-            life = context.values[self.key] = Life(is_daemon=self.is_daemon)
+            life = context.values[self.key] = Life()
         return life
 
     def leading(self, context: Context, life: Life) -> tuple[Any, ...]:
@@ -152,6 +161,22 @@ class Setup:
         if self.shared is not None:
             found += (self.shared.value,)
         return (*found, life.state) if self.use_worker_state else found
+
+
+_is_daemon = False  # whether this process is a worker of a pool with daemon=True
+
+
+def _arrived(*values: Any) -> Setup:
+    """A setup, in the process that it was sent to: never the kernel, nor one of its threads."""
+    global _is_daemon
+    setup = Setup(*values)
+    _is_daemon = setup.is_daemon
+    return setup
+
+
+def is_in_daemon() -> bool:
+    """Whether this process is a worker of a pool with ``daemon=True``, which may have no processes of its own."""
+    return _is_daemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,24 +249,39 @@ class _Hooked:
 
 @dataclass(frozen=True, slots=True)
 class MapTask(_Hooked):
-    """What a map calls with each item."""
+    """What a map calls with each item.
 
-    function: Callable[..., Any] | Inherited | None = None
+    Attributes
+    ----------
+    function : callable or Inherited
+    is_plain : bool
+        Whether there is nothing to do but to call the function with the item's arguments.
+    """
+
+    function: Any = None
+    is_plain: bool = False
 
     def __call__(self, item: Any) -> Any:
         """Call the function with the arguments of an item."""
         args, kwargs = split_arguments(item)
+        if self.is_plain:
+            return self.function(*args, **kwargs)
         return self.run(self.function, args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyTask(_Hooked):
-    """What `apply` calls: the function comes as an argument, so that a new one costs no message of its own."""
+    """What `apply` calls."""
 
     def __call__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function."""
         named = {name: unwrap(value) for name, value in kwargs.items()}
         return self.run(function, map(unwrap, args), named, tells=self.setup.tells_times)
+
+
+def call_single(task: ApplyTask, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a worker calls for a single task: all else is an argument, so that a new function costs no message."""
+    return task(function, args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +345,3 @@ def _is_whole(item: object) -> bool:
 
 
 _WHOLE = {"numpy": ("ndarray",), "pandas": ("DataFrame", "Series", "Index"), "polars": ("DataFrame", "Series")}
-
-
-def is_in_daemon() -> bool:
-    """Whether this code runs in a process of a pool with ``daemon=True``, which may have no processes of its own."""
-    context = current_context()
-    values = {} if context is None or context.values is None else context.values
-    return any(isinstance(one, Life) and one.is_daemon for one in list(values.values()))

@@ -91,8 +91,10 @@ class MapCall:
         return self._items
 
     def _task(self, shift: Shift, *, inherits: bool) -> MapTask:
+        hooks = self.hooks
         function: Any = shift.bequeath(self.function) if inherits else self.function
-        return MapTask(**self.hooks.for_workers(shift, inherits=inherits), function=function)
+        is_plain = hooks.init is hooks.exit is None and shift.setup.is_plain and not inherits
+        return MapTask(**hooks.for_workers(shift, inherits=inherits), function=function, is_plain=is_plain)
 
     def _options(self, shift: Shift, *, is_streamed: bool) -> JobOptions:
         told = self.told
