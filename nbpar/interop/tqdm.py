@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from operator import length_hint
 from typing import Any, TypeVar
 
 from nbpar.default import default_pool
@@ -221,22 +222,22 @@ def _map(
         options["name"] = str(desc)
     has_bar = _wants_bar(tqdm_class, kwargs)
     options["progress"] = False if has_bar else _progress(kwargs.get("disable", False))
-    job = pool.map_async(fn, *iterables, chunk_size=chunksize, **options)
-    job.is_held = False  # its results are those of this call
-    try:
-        if not has_bar:
-            _follow(job, None, timeout)
-        else:
-            with _bar(job, tqdm_class, lock_name, kwargs) as bar:
-                _follow(job, bar, timeout)
-        results = job.result()
-    except KeyboardInterrupt as interrupt:
-        job.interrupt(interrupt)
-    except BaseException:
-        job.cancel()
-        raise
-    job.is_taken = True
-    return results
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(_bar(iterables, tqdm_class, lock_name, kwargs)) if has_bar else None
+        job = pool.map_async(fn, *iterables, chunk_size=chunksize, **options)
+        job.is_held = False  # its results are those of this call
+        if bar is not None and "total" not in kwargs:
+            bar.total = job.n_tasks
+        try:
+            _follow(job, bar, timeout)
+            results = job.result()
+        except KeyboardInterrupt as interrupt:
+            job.interrupt(interrupt)
+        except BaseException:
+            job.cancel()
+            raise
+        job.is_taken = True
+        return results
 
 
 def _follow(job: Job[Any], bar: Any, timeout: float | None) -> None:
@@ -278,14 +279,12 @@ def _wants_bar(tqdm_class: Any, kwargs: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _bar(job: Job[Any], tqdm_class: Any, lock_name: str, kwargs: dict[str, Any]) -> Iterator[Any]:
+def _bar(iterables: Iterable[Any], tqdm_class: Any, lock_name: str, kwargs: dict[str, Any]) -> Iterator[Any]:
     if tqdm_class is None:
         try:
             from tqdm.auto import tqdm as tqdm_class
         except ImportError as error:
             raise ImportError("a bar of tqdm's own needs tqdm: pip install tqdm") from error
-    if "total" not in kwargs:
-        kwargs["total"] = job.n_tasks
-    kwargs.setdefault("smoothing", 0.0)
-    with ensure_lock(tqdm_class, lock_name), tqdm_class(**kwargs) as bar:
+    looks = {"total": min(map(length_hint, iterables)), "smoothing": 0.0, **kwargs}
+    with ensure_lock(tqdm_class, lock_name), tqdm_class(**looks) as bar:
         yield bar

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.pool import CLOSE, RUN, TERMINATE
-from typing import Any, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from nbpar.eager import EagerStream
 from nbpar.errors import SerializationError
@@ -264,7 +264,7 @@ class Pool:
             self._reading.wait()
         self._workers.shutdown(wait=True)
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Self:
         self._check_running()
         return self
 
