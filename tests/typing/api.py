@@ -63,6 +63,9 @@ def in_tasks() -> None:
     for item in nbpar.track(["a"]):
         assert_type(item, str)
     assert_type(nbpar.per_worker(dict[str, int])(), dict[str, int])
+    model = nbpar.per_worker(float)
+    assert_type(model.replace(lambda: 2.5), None)
+    assert_type(model.version, int)
     assert_type(nbpar.share([1, 2]), nbpar.Shared[list[int]])
     assert_type(nbpar.share([1, 2]).value, list[int])
 
