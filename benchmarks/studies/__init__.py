@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.studies.base import Section, Study
 from benchmarks.studies.dashboard import Dashboard
+from benchmarks.studies.doors import Doors
 from benchmarks.studies.faults import Faults
 from benchmarks.studies.first_steps import FirstSteps
 from benchmarks.studies.growth import GrowthOfItems, GrowthOfTasks, GrowthOfWorkers
@@ -22,5 +23,6 @@ STUDIES: tuple[type[Study], ...] = (
     GrowthOfItems,
     Profiling,
     LoopCells,
+    Doors,
     Dashboard,
 )

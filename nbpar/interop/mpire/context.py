@@ -37,6 +37,4 @@ def context_of(start_method: str | None) -> BaseContext:
     >>> context_of("threading").Value("i", 3).value
     3
     """
-    return multiprocessing.get_context(
-        None if start_method == "threading" else start_method or DEFAULT_START_METHOD  # type: ignore[arg-type]
-    )
+    return multiprocessing.get_context(None if start_method == "threading" else start_method or DEFAULT_START_METHOD)
