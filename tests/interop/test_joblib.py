@@ -25,7 +25,7 @@ import nbpar
 import nbpar.interop.joblib
 from nbpar.errors import JobCancelledError, OptionsError, WorkerDiedError
 from nbpar.interop.joblib import naming, pools, workers
-from tests.helpers import alive, until
+from tests.helpers import alive, no_leftovers, run_script, start_script, until
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -292,6 +292,10 @@ def test_it_can_be_the_default() -> None:
         joblib.parallel.DEFAULT_BACKEND = before
 
 
+def test_joblib_is_not_loaded_before_it_is_asked_for() -> None:
+    run_script("import sys, nbpar.interop.joblib\nassert 'joblib' not in sys.modules")
+
+
 def test_without_joblib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)
     with pytest.raises(ImportError, match=r"pip install 'nbpar\[joblib\]'"):
@@ -426,6 +430,37 @@ def test_the_cancel_button_ends_the_call() -> None:
     thread.join()
 
 
+def test_nothing_is_left_of_calls(tmp_path: Path) -> None:
+    nbpar.map(square, [1])
+    run([delayed(square)(1)])
+    with no_leftovers():
+        run((delayed(square)(x) for x in range(20)), env={"WORD": "left"})
+        with pytest.raises(LookupError):
+            run(delayed(fails)(x) for x in range(4))
+        results = run((delayed(wait_for)(tmp_path / "never", x) for x in (0, 1, 1)), return_as="generator")
+        assert next(results) == 0
+        with pytest.warns(UserWarning, match="have been cancelled"):
+            del results
+        nbpar.interop.joblib.shutdown()
+
+
+SCRIPT = """
+import time, nbpar.interop.joblib
+from joblib import Parallel, delayed
+
+nbpar.interop.joblib.register()
+results = Parallel(n_jobs=2, backend="nbpar", return_as="generator")(delayed(time.sleep)(x) for x in (0, 100, 100))
+print(next(results))
+"""
+
+
+def test_a_generator_that_nobody_reads_does_not_keep_a_script_from_ending() -> None:
+    with start_script(SCRIPT) as script:
+        out, err = script.communicate(timeout=30)
+    assert (script.returncode, out) == (0, "None\n")
+    assert "have been cancelled" in err and "Traceback" not in err
+
+
 def test_where_no_thread_can_be_started_the_call_fails_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")
@@ -509,6 +544,9 @@ def wrong_lengths() -> Any:
         (lambda: iter([1, 2, 3]), 3),
         (lambda: (x for x in range(4)), 4),
         (lambda: ((y, y) for y in (x for x in (1, 2))), 2),
+        (lambda: (pair for pair in enumerate("abc")), 3),
+        (lambda: zip("abc", range(9), strict=False), 3),
+        (lambda: zip("abc", (x for x in "ab" if x), strict=False), None),
         (lambda: (x if x > 1 else -x for x in range(4)), None),
         (lambda: (x for x in range(4) if x), None),
         (lambda: (x for x in range(4) for _ in range(2)), None),

@@ -73,6 +73,11 @@ def length_of(iterable: Any, depth: int = 0) -> int | None:
             return None
         frame: Any = iterable.gi_frame
         return length_of(frame.f_locals[".0"], depth + 1)
+    if type(iterable) in (enumerate, zip) and depth <= MAX_DEPTH:
+        inner = iterable.__reduce__()[1]  # the iterators inside; nothing is taken from them
+        lengths = [length_of(one, depth + 1) for one in (inner[:1] if type(iterable) is enumerate else inner)]
+        known = [length for length in lengths if length is not None]
+        return min(known) if known and len(known) == len(lengths) else None
     length = getattr(type(iterable), "__len__", None) or getattr(type(iterable), "__length_hint__", None)
     if length is None:
         return None

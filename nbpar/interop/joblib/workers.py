@@ -138,6 +138,7 @@ class Workers:
         """The call has ended: so does its job."""
         with self._lock:
             feed, self.feed = self.feed, None
+            self._arguments = Arguments(None)  # what is in shared memory goes with the call
         if feed is not None:
             feed.close()
             feed.job.wait(_END_S)
