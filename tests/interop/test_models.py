@@ -121,12 +121,10 @@ def test_an_estimator_is_read_in_place(names: dict[str, Any]) -> None:
 
 
 def test_a_torch_module_is_built_around_shared_arrays(names: dict[str, Any]) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
+    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
     names["images"] = images = np.random.default_rng(4).random((40, 1000), dtype=np.float32)
     for code in blocks("PyTorch"):
         exec(code, names)
-    import torch
-
     with torch.no_grad():
         expected = names["trained"](torch.from_numpy(images)).argmax(1).tolist()
     assert [label for part in names["labels"] for label in part] == expected

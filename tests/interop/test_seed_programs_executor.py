@@ -111,7 +111,7 @@ PRINTED = {
 NAMES = {"a model that tasks load": LAZY, "a model that the initializer loads": INITIALIZED}
 
 
-@pytest.fixture(params=NAMES.values(), ids=NAMES)
+@pytest.fixture(params=[*NAMES.values()], ids=[*NAMES])
 def program(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -215,7 +215,7 @@ def database(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+@pytest.mark.parametrize("program", [*PROGRAMS.values()], ids=[*PROGRAMS])
 def test_a_script_runs_with_the_import_changed(program: str, tmp_path: Path, database: str) -> None:
     code = ported(program, LINE, DOOR).replace("from mpire.utils", "from nbpar.interop.mpire.utils")
     assert run_program(code, tmp_path, database) == PRINTED[program]
