@@ -473,8 +473,9 @@ def test_an_initializer_sets_globals_that_tasks_read() -> None:
     assert remembered == "nothing"
 
 
-def test_a_forked_worker_inherits_what_cannot_be_pickled() -> None:
-    context = multiprocessing.get_context("fork")
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("context", ["None", "'fork'"])
+def test_a_forked_worker_inherits_what_cannot_be_pickled(context: str) -> None:
     code = (
         "import multiprocessing, threading\n"
         "from nbpar.interop.multiprocessing import Pool\n"
@@ -486,12 +487,17 @@ def test_a_forked_worker_inherits_what_cannot_be_pickled() -> None:
         "        return next(numbers) + i\n"
         "lock = None\n"
         "made = multiprocessing.get_context('fork').Lock(), (i for i in range(9))\n"
-        "with Pool(1, begin, made, context='fork') as pool:\n"
-        "    print(pool.map(work, [10, 20]))\n"
+        f"with Pool(1, begin, made, context={context}) as pool:\n"
+        "    print(pool.map(work, [10, 20]), pool._workers.start_method)\n"
     )
-    assert run_script(code) == "[10, 21]\n"
+    assert run_script(code) == "[10, 21] fork\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_what_only_a_fork_can_pass_on_is_refused_where_another_start_was_asked_for() -> None:
+    lock = multiprocessing.get_context("fork").Lock()
     with pytest.raises(pickle.PicklingError, match=r"initargs\[1\] \(Lock\).*get_context\('spawn'\)"):
-        Pool(1, remember, ("it", context.Lock()))
+        Pool(1, remember, ("it", lock), start_method="forkserver")
 
 
 def test_an_initializer_that_fails_is_told_once_with_its_exception() -> None:

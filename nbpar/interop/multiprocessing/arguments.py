@@ -1,15 +1,26 @@
-"""What a pool and its calls take: the keywords that nbpar adds, and the checks of multiprocessing's own arguments."""
+"""What a pool and its calls take: nbpar's keywords, checks of multiprocessing's own, and the workers made of them."""
 
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from nbpar.errors import OptionsError
+from nbpar.interop.multiprocessing.worker import Begin, End, Inherited
 from nbpar.options import Progress, Serializer, StartMethod
+from nbpar.pool import WorkerPool
 
-__all__ = ["JobKeywords", "PoolKeywords", "batches", "check_callable", "check_chunksize", "start_method_of"]
+__all__ = [
+    "JobKeywords",
+    "PoolKeywords",
+    "batches",
+    "check_callable",
+    "check_chunksize",
+    "make_workers",
+    "start_method_of",
+]
 
 _START_METHODS: dict[str, StartMethod] = {"fork": "fork", "spawn": "spawn", "forkserver": "forkserver"}
 
@@ -64,3 +75,36 @@ def batches(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
     """The items, so many at a time; of a batch in which the input raises, none."""
     while batch := tuple(itertools.islice(items, size)):
         yield batch
+
+
+def make_workers(
+    processes: int | None,
+    initializer: Callable[..., Any] | None,
+    initargs: tuple[Any, ...],
+    maxtasksperchild: int | None,
+    options: PoolKeywords,
+    start_method: StartMethod,
+) -> WorkerPool:
+    """The workers of a pool; raises SerializationError when they cannot be told what to begin with."""
+    __tracebackhide__ = True
+    rest: dict[str, Any] = dict(options)
+    hook = rest.pop("worker_exit", None)
+    is_remote = start_method not in ("threads", "serial")
+    inherited = Inherited.of(initargs) if start_method == "fork" else None
+    begin = Begin(initializer, initargs if inherited is None else inherited, is_remote)
+    try:
+        workers = WorkerPool(
+            n_workers=processes,
+            worker_init=begin if is_remote or initializer is not None else None,
+            worker_exit=End(hook) if is_remote else hook,
+            tasks_per_worker=maxtasksperchild,
+            keep_globals=is_remote,
+            **(rest | {"start_method": start_method}),
+        )
+    except BaseException:
+        if inherited is not None:
+            inherited.forget()
+        raise
+    if inherited is not None:
+        weakref.finalize(workers, inherited.forget).atexit = False
+    return workers

@@ -6,8 +6,9 @@ what workers run of it in :mod:`~nbpar.interop.multiprocessing.worker`.
 
 from __future__ import annotations
 
+import functools
+import os
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.pool import CLOSE, RUN, TERMINATE
 from typing import Any, Self, TypeVar, Unpack
@@ -21,12 +22,13 @@ from nbpar.interop.multiprocessing.arguments import (
     batches,
     check_callable,
     check_chunksize,
+    make_workers,
     start_method_of,
 )
 from nbpar.interop.multiprocessing.reading import Reading
 from nbpar.interop.multiprocessing.results import ApplyResult, IMapIterator, MapResult, as_theirs
-from nbpar.interop.multiprocessing.worker import Batch, Begin, End, Inherited
-from nbpar.options import JobOptions, StartMethod, default_start_method
+from nbpar.interop.multiprocessing.worker import Batch
+from nbpar.options import JobOptions, default_start_method
 from nbpar.pool import WorkerPool
 from nbpar.worker.context import current_context
 
@@ -49,7 +51,8 @@ class Pool:
         A worker is replaced after so many tasks; a chunk of a map counts as one.
     context : context or str, optional
         How workers start, as of ``multiprocessing.get_context``; `start_method` says the same. By default
-        ``"forkserver"``, on Windows ``"spawn"``.
+        ``"forkserver"``, on Windows ``"spawn"``; but ``"fork"``, where there is that, when `initargs` have what only a
+        fork can pass on: a lock of multiprocessing's own, a generator, an open file.
     **options
         `start_method`, `worker_exit`, `memory_limit`, `cpu_ids`, `threads_per_worker`, `serializer`, `env` and
         `idle_timeout` of :class:`nbpar.WorkerPool`.
@@ -85,33 +88,22 @@ class Pool:
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        rest: dict[str, Any] = dict(options)
-        start_method: StartMethod | None = options.get("start_method")
-        if start_method is None:
-            start_method = start_method_of(context)
+        start_method = options.get("start_method") or start_method_of(context)
+        is_chosen = start_method is not None
         if start_method is None:
             is_inner = processes is None and current_context() is not None
             start_method = "serial" if is_inner else default_start_method()
-        rest["start_method"] = start_method
-        hook = rest.pop("worker_exit", None)
-        self._is_remote = start_method not in ("threads", "serial")
-        args: Any = tuple(initargs)
-        inherited = Inherited.of(args) if start_method == "fork" else None
-        begin = Begin(initializer, args if inherited is None else inherited, self._is_remote)
-        self._maxtasksperchild = maxtasksperchild
+        args = tuple(initargs)
+        make = functools.partial(make_workers, processes, initializer, args, maxtasksperchild, options)
         try:
-            self._workers = WorkerPool(
-                n_workers=processes,
-                worker_init=begin if self._is_remote or initializer is not None else None,
-                worker_exit=End(hook) if self._is_remote else hook,
-                tasks_per_worker=maxtasksperchild,
-                keep_globals=self._is_remote,
-                **rest,
-            )
+            self._workers = make(start_method)
         except SerializationError as error:
-            raise as_theirs(error, is_remote=False) from None
-        if inherited is not None:
-            weakref.finalize(self._workers, inherited.forget).atexit = False
+            # What multiprocessing shares by inheritance alone: locks above all. It forks where nothing else is said.
+            if is_chosen or start_method == "serial" or not hasattr(os, "fork"):
+                raise as_theirs(error, is_remote=False) from None
+            self._workers = make("fork")
+        self._is_remote = self._workers.start_method not in ("threads", "serial")
+        self._maxtasksperchild = maxtasksperchild
         self._reading = Reading(self._workers)
         self._state = RUN
 
