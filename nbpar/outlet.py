@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol, cast
 
 from nbpar.backends.base import ItemSource, StateEvent, Wait
-from nbpar.engine.events import OutputLine
+from nbpar.engine.events import UNLABELLED, OutputLine
 from nbpar.errors import PoolClosedError, TaskError
 from nbpar.history import forget, remember
 from nbpar.job import Job
@@ -63,6 +64,8 @@ class OutletJob:
     ----------
     job : Job
         What its card and ``nbpar.jobs()`` show; from :meth:`begin` on.
+    has_written : bool
+        Whether a task has written a line.
 
     Examples
     --------
@@ -104,6 +107,7 @@ class OutletJob:
         self._begin = (function, source, options, star)
         self._outlet: Outlet | None = outlet
         self._is_listed = is_listed
+        self.has_written = False
 
     # --- whoever feeds it ---------------------------------------------------------------------------------------------
 
@@ -135,6 +139,11 @@ class OutletJob:
         with contextlib.suppress(PoolClosedError):
             self._backend.feed(self.job.id, n_available, closed=True, todo=())
 
+    def stop(self) -> None:
+        """As :meth:`drain`, also of tasks that a worker has got and not begun; the job then counts as cancelled."""
+        with contextlib.suppress(PoolClosedError):
+            self._backend.cancel(self.job.id, gently=True)
+
     def show(self) -> None:
         """Show the card as soon as the job has lasted long enough for one; from now on ``nbpar.jobs()`` has it."""
         if not self._is_listed:
@@ -163,8 +172,9 @@ class OutletJob:
         self.job.apply(event)
 
     def write(self, line: OutputLine) -> None:
-        """See :class:`nbpar.backends.base.JobSink`."""
-        self.job.write(line)
+        """See :class:`nbpar.backends.base.JobSink`. Outside a notebook a program's output stays what it was."""
+        self.has_written = True
+        self.job.write(line if self.job.begun_in is not None else replace(line, worker_id=UNLABELLED))
 
     def completed(self, start: int, values: Sequence[Any]) -> None:
         """See :class:`nbpar.backends.base.JobSink`."""

@@ -231,8 +231,8 @@ class Backend(Protocol):
     def help(self, wait: Wait) -> bool:
         """Do the backend's work in the calling thread while it waits, where that serves."""
 
-    def cancel(self, job_id: int) -> None:
-        """Stop a job; it ends as cancelled within moments."""
+    def cancel(self, job_id: int, *, gently: bool = False) -> None:
+        """Stop a job; it ends as cancelled within moments, or `gently` when the tasks that run have ended."""
 
     def pause(self, job_id: int, *, paused: bool) -> None:
         """Hold a job or let it go on."""

@@ -91,11 +91,10 @@ class Dispatcher:
         """More items of a streamed job are there."""
         self._post(lambda: self._controller.scheduler.feed(job_id, n_available, closed=closed, todo=todo))
 
-    def cancel(self, job_id: int) -> None:
+    def cancel(self, job_id: int, *, gently: bool = False) -> None:
         """Stop a job."""
-        self._post(
-            lambda: self._controller.scheduler.stop_job(job_id, EndJob(job_id, "cancelled"), time.perf_counter())
-        )
+        stop, status = self._controller.scheduler.stop_job, EndJob(job_id, "cancelled")
+        self._post(lambda: stop(job_id, status, time.perf_counter(), gently=gently))
 
     def pause(self, job_id: int, *, paused: bool) -> None:
         """Hold a job or let it go on."""

@@ -261,7 +261,7 @@ class SerialBackend:
         """There is nothing to help with: a call returns when its tasks have ended."""
         return False
 
-    def cancel(self, job_id: int) -> None:
+    def cancel(self, job_id: int, *, gently: bool = False) -> None:  # it is gentle in any case
         """Stop a job after its running task."""
         run = self._runs.get(job_id)
         if run is not None:

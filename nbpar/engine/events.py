@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 __all__ = [
     "NO_WORKER",
+    "UNLABELLED",
     "ChunkDone",
     "Failure",
     "LostUpdate",
@@ -158,6 +159,9 @@ class Sampled(NamedTuple):
 
 NO_WORKER = -1
 """The `worker_id` of a line of nbpar's own."""
+
+UNLABELLED = -2
+"""The `worker_id` of a line that is written as it is: of a program that was written for another library."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ each task that was tried more than once.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from nbpar.engine.chunking import ChunkSizer
 from nbpar.engine.crew import MAX_START_FAILURES, Crew
-from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Interrupt, Kill, Loss, Send, Tell
+from nbpar.engine.instructions import Chunk, EndJob, FailTask, Instruction, Interrupt, Kill, Loss, Recall, Send, Tell
 from nbpar.engine.plans import Held, JobPlan, JobRecord, Running, WorkerRecord
 from nbpar.engine.quarantine import ALONE_AFTER, ALONE_S, DRAIN_S, MAX_DEATHS, Quarantine
 from nbpar.engine.recalling import RECALL_AFTER_S, is_waiting_for, recall, take_back
@@ -106,21 +107,22 @@ class Scheduler:
         """The size of a job's chunks now; 1 for a job that is unknown."""
         return job.sizer.size if (job := self._jobs.get(job_id)) is not None else 1
 
-    def stop_job(self, job_id: int, status: EndJob, now_s: float) -> None:
-        """Send nothing more of a job and interrupt what runs of it; the first stop decides the status."""
+    def stop_job(self, job_id: int, status: EndJob, now_s: float, *, gently: bool = False) -> None:
+        """Send nothing more of a job, and interrupt what runs of it or let that end; the first decides the status."""
         job = self._jobs.get(job_id)
-        if job is None or job.stopping is not None:
+        if job is None or (job.stopping is not None and (gently or job.stop_at_s != math.inf)):
             return
-        job.stopping = status
+        job.stopping = job.stopping or status
         self._touched.add(job_id)
-        job.stop_at_s = now_s + STOP_WAIT_S
+        job.stop_at_s = math.inf if gently else now_s + STOP_WAIT_S
         job.drop_all()
         for worker_id, worker in enumerate(self._workers):
             mine = [held for held in worker.held if held.chunk.job_id == job_id]
             for held in mine:
-                held.interrupted = True
+                held.interrupted = not gently
             # The chunk that waits goes first: else the worker would begin it when the running one is interrupted.
-            self._pending.extend(Interrupt(worker_id, held.chunk.chunk_id) for held in reversed(mine))
+            stop = Recall if gently else Interrupt
+            self._pending.extend(stop(worker_id, held.chunk.chunk_id) for held in reversed(mine))
 
     def mean_s(self, job_id: int) -> float | None:
         """Mean duration of a job's recent tasks; None when not known."""
@@ -352,7 +354,7 @@ class Scheduler:
         # Those that wait to be stopped stay among the touched; those with a timeout that run are on some worker.
         jobs = {held.chunk.job_id for worker in self._workers for held in worker.held} if self._n_timed else set()
         for job in (self._jobs[job_id] for job_id in jobs | self._touched if job_id in self._jobs):
-            if job.stop_at_s is not None:
+            if job.stop_at_s is not None and job.stop_at_s < math.inf:
                 looks.append(job.stop_at_s - now_s)
             if job.plan.timeout_s is not None:
                 looks.append(min(0.05, job.plan.timeout_s / 5))

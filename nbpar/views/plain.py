@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import IO
 
-from nbpar.engine.events import NO_WORKER, OutputLine
+from nbpar.engine.events import NO_WORKER, UNLABELLED, OutputLine
 from nbpar.engine.snapshot import Snapshot
 from nbpar.views import terminal
 from nbpar.views.cell import Cell
@@ -27,6 +27,8 @@ def label(line: OutputLine, file: IO[str] | None = None) -> str:
     """
     if line.worker_id == NO_WORKER:
         return f"nbpar: {line.text}"
+    if line.worker_id == UNLABELLED:
+        return line.text
     item = "" if line.index is None else f" · item {line.index}"
     if item and terminal.is_ascii(file):
         item = f", item {line.index}"

@@ -143,18 +143,19 @@ def run_chunk(
             then_s = _run_quickly(work, items, context, current)
         index = start + current.n_ended
         while index < start + len(items):
-            if slot.drops(chunk_id):
-                break
-            then_s = now_s = _run_one(work, items[index - start], context, current, then_s)
-            index += 1
-            if (now_s - current.begin_s > REPORT_S or current.failures) and index < start + len(items):
+            # A failure is told before the next task, which may take long.
+            if current.n_ended and (then_s - current.begin_s > REPORT_S or current.failures):
                 slot.words[TASK] = 0  # from here to the next task no interrupt is raised: it would tear the message
-                if returnable and now_s - begin_s > REPORT_S:
+                if returnable and then_s - begin_s > REPORT_S:
                     break
-                current.end_s = now_s
+                current.end_s = then_s
                 report(current)
                 then_s = perf_counter()
                 current = Report(index, begin_s=then_s)
+            if slot.drops(chunk_id):
+                break
+            then_s = _run_one(work, items[index - start], context, current, then_s)
+            index += 1
         slot.words[TASK] = 0  # inside the try: an interrupt comes before this store, or not at all
     except TaskInterrupt as interrupt:
         if not slot.drops(chunk_id):  # it is meant for a task around this one, whose map this is

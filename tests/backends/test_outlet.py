@@ -10,7 +10,7 @@ import pytest
 
 import nbpar
 from nbpar.backends.base import Listed
-from nbpar.engine.instructions import EndJob, Send
+from nbpar.engine.instructions import EndJob, Recall, Send
 from nbpar.engine.plans import JobPlan
 from nbpar.engine.scheduler import Scheduler
 from nbpar.errors import TaskError
@@ -25,7 +25,7 @@ class Kept:
     def __init__(self, then: Callable[[int], None] = lambda _: None) -> None:
         self.values: dict[int, Any] = {}
         self.errors: list[TaskError] = []
-        self.end: tuple[str, BaseException | None] | None = None
+        self.ends: list[tuple[str, BaseException | None]] = []
         self._then = then
 
     def completed(self, start: int, values: Sequence[Any]) -> None:
@@ -36,7 +36,7 @@ class Kept:
         self.errors.append(error)
 
     def ended(self, status: Literal["done", "failed", "cancelled"], error: BaseException | None) -> None:
-        self.end = status, error
+        self.ends.append((status, error))
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def test_outcomes_are_told_without_being_asked_for(threads: nbpar.WorkerPool) ->
     one.begin()
     one.feed(2)
     until(lambda: kept.values == {0: 6, 1: 3})
-    assert kept.end is None
+    assert not kept.ends
     one.feed(4, closed=True)
-    until(lambda: kept.end)
+    until(lambda: kept.ends)
     assert kept.values == {0: 6, 1: 3, 3: 2}
     assert [(error.index, type(error.__cause__)) for error in kept.errors] == [(2, ZeroDivisionError)]
-    assert kept.end == ("done", None)
+    assert kept.ends == [("done", None)]
     assert one.job.n_done == 4 and one.job.n_tasks == 4
 
 
@@ -75,8 +75,8 @@ def test_drained_job_ends_what_has_begun_and_begins_no_more(threads: nbpar.Worke
         assert begun.acquire(timeout=20)
     one.drain(10)
     gate.set()
-    until(lambda: kept.end)
-    assert kept.end == ("done", None)
+    until(lambda: kept.ends)
+    assert kept.ends == [("done", None)]
     assert set(kept.values) <= {0, 1, 2, 3}  # two that ran, and two that waited for them in their threads
     assert {0, 1} <= set(kept.values)
 
@@ -101,7 +101,7 @@ def test_outlet_that_raises_leaves_the_pool_in_order(
     one = OutletJob(threads, abs, Listed([-1]), kept, JobOptions())
     one.begin()
     one.feed(1, closed=True)
-    until(lambda: kept.end)
+    until(lambda: kept.ends)
     assert "a callback of" in caplog.text
     assert threads.map(abs, [-2]) == [2]
 
@@ -117,3 +117,62 @@ def test_feeds_that_come_in_another_order_close_a_job_all_the_same() -> None:
     assert isinstance(send, Send) and (send.chunk.start, send.chunk.stop) == (0, 1)
     scheduler.tasks_ended(0, send.chunk.chunk_id, done_to=1, final=True, work_s=0.0)
     assert scheduler.decide(0.0, {}) == [EndJob(1, "done")]
+
+
+def test_job_that_is_stopped_gently_lets_running_tasks_end_and_begins_no_more(threads: nbpar.WorkerPool) -> None:
+    kept, begun, gate = Kept(), threading.Semaphore(0), threading.Event()
+
+    def wait(x: int) -> int:
+        begun.release()
+        gate.wait(20)
+        return x
+
+    # Each thread has a chunk of ten, of which it has begun the first.
+    one = OutletJob(threads, wait, Listed(range(40)), kept, JobOptions(chunk_size=10, on_error="return"))
+    one.begin()
+    one.feed(40)
+    for _ in range(2):
+        assert begun.acquire(timeout=20)
+    one.stop()
+    one.stop()
+    backend: Any = threads._backend
+    slots = [thread.context.slot for thread in backend._workers._threads.values()]
+    until(lambda: all(slot.drops(slot.chunk_id) for slot in slots))
+    assert not kept.ends
+    gate.set()
+    until(lambda: kept.ends)
+    assert kept.ends == [("cancelled", None)]
+    assert kept.values == {0: 0, 10: 10}
+
+
+def test_job_that_was_stopped_gently_can_still_be_cancelled(threads: nbpar.WorkerPool) -> None:
+    kept, begun, gate = Kept(), threading.Event(), threading.Event()
+
+    def wait(_: int) -> None:
+        begun.set()
+        while not gate.wait(0.01):
+            pass
+
+    one = OutletJob(threads, wait, Listed([1]), kept, JobOptions(on_error="return"))
+    one.begin()
+    one.feed(1, closed=True)
+    assert begun.wait(20)
+    one.stop()
+    one.job.cancel()
+    until(lambda: kept.ends)
+    gate.set()
+    assert kept.ends == [("cancelled", None)] and not kept.values
+
+
+def test_scheduler_recalls_what_a_job_that_is_stopped_gently_has_sent() -> None:
+    scheduler = Scheduler(n_workers=1)
+    scheduler.add_job(JobPlan(job_id=1, n_available=9, closed=True, chunk_size=3))
+    scheduler.decide(0.0, {})
+    scheduler.worker_ready(0)
+    (send,) = [one for one in scheduler.decide(0.0, {}) if isinstance(one, Send)]
+    scheduler.stop_job(1, EndJob(1, "cancelled"), 1.0, gently=True)
+    assert scheduler.decide(1.0, {}) == [Recall(0, send.chunk.chunk_id)]
+    assert scheduler.decide(1000.0, {}) == []  # however long the task takes
+    assert (scheduler.next_look_s(1000.0) or 0.0) < float("inf")
+    scheduler.tasks_ended(0, send.chunk.chunk_id, done_to=1, final=True, work_s=1.0)
+    assert scheduler.decide(1001.0, {}) == [EndJob(1, "cancelled")]

@@ -147,6 +147,21 @@ def test_results_are_reported_early_when_a_chunk_is_long(context: Context, monke
     assert outcome(reports) == {100 + i: i for i in range(50)}
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_failure_is_told_before_the_next_task_begins(context: Context, quick: bool) -> None:
+    told: list[Report] = []
+
+    def task(x: int) -> int:
+        assert x != 1
+        if x == 2:
+            assert [index for one in told for index, _ in one.failures] == [101]
+        return x
+
+    work = Work(task, False, 0, False)
+    run_chunk(work, [0, 1, 2], chunk_id=9, start=100, context=context, quick=quick, report=told.append)
+    assert [len(one.failures) for one in told] == [1, 0]
+
+
 def test_rest_is_given_back_when_a_guess_was_wrong(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(i / 100 for i in range(10_000))
     monkeypatch.setattr("nbpar.worker.execute.perf_counter", lambda: next(clock))
@@ -224,8 +239,8 @@ def test_the_longest_is_found_behind_a_quick_stretch_that_a_failure_ended(contex
         return seconds
 
     reports = run(context, task, [0.001, 0.001, 0.003, 0.002, 0.004], quick=True)
-    assert [(one.first, one.longest_index) for one in reports] == [(100, 103), (104, 104)]
-    assert [one.longest_s for one in reports] == pytest.approx([0.002, 0.004])
+    assert [(one.first, one.n_ended) for one in reports] == [(100, 3), (103, 2)]
+    assert (reports[1].longest_index, reports[1].longest_s) == (104, pytest.approx(0.004))
 
 
 @pytest.mark.parametrize("items", [[0.02, 0.01, -1.0], [-1.0]])
