@@ -9,8 +9,11 @@ from typing import Any, assert_type
 import numpy as np
 
 import nbpar
+import nbpar.interop.futures as futures_door
 import nbpar.interop.joblib as joblib_door
+import nbpar.interop.multiprocessing as pool_door
 import nbpar.interop.pandas as pandas_door
+import nbpar.interop.tqdm as tqdm_door
 
 
 def square(x: int) -> float:
@@ -92,6 +95,16 @@ def accessors(df: Any) -> None:
     assert_type(pandas_door.WindowAccessor(df)(seed=1), pandas_door.WindowAccessor)
 
 
+def executors() -> None:
+    with futures_door.ProcessPoolExecutor(
+        2, "spawn", print, ("init",), max_tasks_per_child=5, progress=False
+    ) as executor:
+        assert_type(executor, futures_door.Executor)
+        assert_type(executor.submit(square, 3), futures_door.Future[float])
+        assert_type(executor.map(square, [1], timeout=1.0, chunksize=2, buffersize=3), Iterator[float])
+        assert_type(next(futures_door.as_completed([executor.submit(square, 3)])).result(), float)
+
+
 def mistakes() -> None:
     """Each ignore is needed: mypy says when one is not."""
     nbpar.map(square)
@@ -100,3 +113,22 @@ def mistakes() -> None:
     nbpar.map(square, [1], chunksize=3)  # type: ignore[call-arg]
     nbpar.WorkerPool(start_method="ray")  # type: ignore[arg-type]
     nbpar.WorkerPool(4)  # type: ignore[call-arg]
+
+
+def pools_of_multiprocessing() -> None:
+    with pool_door.Pool(2, initargs=(1,), memory_limit="1GB") as pool:
+        assert_type(pool, pool_door.Pool)
+        assert_type(pool.apply(square, (3,)), float)
+        assert_type(pool.apply_async(square, [3]).get(1), float)
+        assert_type(pool.map(square, [1], 2, retries=1, profile=True), list[float])
+        assert_type(pool.starmap(pow, [(2, 3)]), list[Any])
+        assert_type(pool.map_async(square, [1], callback=print).get(), list[float])
+        assert_type(next(pool.imap(square, [1])), float)
+        assert_type(pool.imap_unordered(square, [1], 4).next(timeout=1), float)
+    assert_type(pool_door.ThreadPool(3).map(square, [1]), list[float])
+    assert_type(pool_door.cpu_count(), int)
+
+
+def maps_of_tqdm() -> None:
+    assert_type(tqdm_door.process_map(square, [1], max_workers=2, desc="squares"), list[float])
+    assert_type(tqdm_door.thread_map(square, [1], leave=False), list[float])

@@ -1,0 +1,1 @@
+"""What CPython's own tests of ``concurrent.futures`` need to run against nbpar's executor."""
