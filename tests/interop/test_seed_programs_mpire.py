@@ -182,6 +182,120 @@ if __name__ == "__main__":
     main()
 """
 
+# Methods of an object that holds its pool, functions in functions, a pool given to atexit, pages fetched in turn.
+OBJECTS = """
+import atexit
+import logging
+import os
+from functools import partial
+from mpire import WorkerPool
+from mpire.exception import StopWorker
+from mpire.utils import make_single_arguments
+
+
+class Blocks:
+    def __init__(self, texts, n_workers):
+        self.texts = texts
+        self.pool = WorkerPool(n_jobs=n_workers, shared_objects={"texts": texts}, start_method="fork")
+
+    def tokens(self, shared, first, last):
+        found = {}
+        for index in range(first, last):
+            for token in shared["texts"][index].split():
+                found.setdefault(token, []).append(index)
+        return found
+
+    def build(self):
+        cuts = range(0, len(self.texts), 2)
+        merged = {}
+        for part in self.pool.map(self.tokens, [(cut, cut + 2) for cut in cuts]):
+            for token, where in part.items():
+                merged.setdefault(token, []).extend(where)
+        self.pool.terminate()
+        return merged
+
+
+class Frames:
+    threshold = 3
+
+    def draw(self, index, low, high):
+        return index * self.threshold + high - low
+
+    def save(self, n):
+        with WorkerPool(n_jobs=2) as pool:
+            return pool.map(self.draw, zip(range(n), range(n), range(1, n + 1)), iterable_len=n)
+
+
+def open_reader(state, path, log_level):
+    logging.basicConfig(level=log_level)
+    state["file"] = open(path)
+    state["n"] = 0
+
+
+def close_reader(state):
+    state["file"].close()
+    return state["n"]
+
+
+def read(state, line):
+    try:
+        state["n"] += 1
+        return {line: not state["file"].closed}
+    except StopWorker:
+        state["file"].close()
+        raise
+
+
+def run(options, call):
+    function, args, more = call
+    return function(*args, **options, **more)
+
+
+def area(width, height=1, depth=1):
+    return width * height * depth
+
+
+def with_offset(offset):
+    def add(*args):
+        left, right = args
+        return left + right + offset
+
+    with WorkerPool(n_jobs=2) as pool:
+        return pool.map(add, [(i, i) for i in range(5)])
+
+
+def main():
+    texts = ["to be or", "not to be", "that is", "the question to", "ask"]
+    print(sorted(Blocks(texts + ["now"], 2).build()["to"]), Frames().save(5), with_offset(100))
+
+    with WorkerPool(n_jobs=2, use_worker_state=True, keep_alive=True) as pool:
+        begin = partial(open_reader, path=__file__, log_level=logging.WARNING)
+        lines = (line for line in range(300))
+        options = {"worker_init": begin, "worker_exit": close_reader, "chunk_size": 10, "iterable_len": 300}
+        read_lines = {}
+        for one in pool.imap_unordered(read, lines, **options):
+            read_lines.update(one)
+        pool.stop_and_join()
+        print(len(read_lines), all(read_lines.values()), sum(pool.get_exit_results()))
+
+    with WorkerPool(n_jobs=2, daemon=False) as pool:
+        atexit.register(pool.__exit__)
+        calls = [[{"height": height}, (area, (2,), {"depth": 5})] for height in range(3)]
+        print(pool.map(run, calls))
+
+    with WorkerPool(n_jobs=2, start_method="threading", use_dill=True) as pool:
+        before, after = pool.map(lambda side: side.title(), ["before", "after"])
+    rows = [{"id": 1}, {"id": 2}]
+    with WorkerPool(n_jobs=2) as pool:
+        for page in range(2):
+            singles = make_single_arguments(rows, generator=False)
+            print(before, after, page, pool.map(lambda row: row["id"] * 10, singles))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
 # What the programs print with MPIRE itself (2.10.2), where this was written.
 PRINTED = {
     DATABASE: "[570, 630, 690, 750, 810, 870]\nasked 120 workers True in processes True\n",
@@ -198,8 +312,13 @@ PRINTED = {
     "[0, 2, 4, 6, 8] [0, 2, 4, 6, 8]\n"
     "21\n"
     "caught KeyError True\n",
+    OBJECTS: "[0, 1, 3] [1, 4, 7, 10, 13] [100, 102, 104, 106, 108]\n"
+    "300 True 300\n"
+    "[0, 10, 20]\n"
+    "Before After 0 [10, 20]\n"
+    "Before After 1 [10, 20]\n",
 }
-PROGRAMS = {"a connection per worker": DATABASE, "the tour": TOUR, "shared objects": SHARED}
+PROGRAMS = {"a connection per worker": DATABASE, "the tour": TOUR, "shared objects": SHARED, "objects": OBJECTS}
 
 
 @pytest.fixture
@@ -217,7 +336,7 @@ def database(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("program", [*PROGRAMS.values()], ids=[*PROGRAMS])
 def test_a_script_runs_with_the_import_changed(program: str, tmp_path: Path, database: str) -> None:
-    code = ported(program, LINE, DOOR).replace("from mpire.utils", "from nbpar.interop.mpire.utils")
+    code = ported(program, LINE, DOOR).replace("from mpire.", "from nbpar.interop.mpire.")
     assert run_program(code, tmp_path, database) == PRINTED[program]
 
 
@@ -243,7 +362,7 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
 def test_a_notebook_runs_them_with_the_import_changed(kernel: Kernel, database: str) -> None:
     kernel.run(f"import sys\nsys.argv[1:] = [{database!r}]")
     for program in (DATABASE, SHARED):
-        code = ported(program, LINE, DOOR).replace("from mpire.utils", "from nbpar.interop.mpire.utils")
+        code = ported(program, LINE, DOOR).replace("from mpire.", "from nbpar.interop.mpire.")
         result = kernel.run(unguarded(code.replace('"fork"', '"forkserver"')))
         assert result.error is None, str(result.error)
         assert result.stdout == PRINTED[program]

@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from multiprocessing.context import BaseContext
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nbpar.errors import SerializationError
@@ -139,9 +138,7 @@ class PoolBase:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:  # programs give it to atexit, which calls it with nothing
         self.terminate()
 
     def __reduce__(self) -> tuple[Any, ...]:
