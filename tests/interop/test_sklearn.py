@@ -100,7 +100,7 @@ def test_a_fit_that_fails_names_its_call() -> None:
     assert error.item_repr.startswith("_fit_and_score(DecisionTreeClassifier(")
 
 
-def test_a_transformer_of_the_notebook_is_fitted_in_workers(tmp_path: Path) -> None:
+def test_a_notebook_fits_its_own_transformer_in_workers_and_stops_them(tmp_path: Path) -> None:
     with start_kernel(tmp_path) as kernel:
         kernel.run(
             "import nbpar, nbpar.interop.joblib; nbpar.interop.joblib.register(); nbpar.configure(n_workers=2)\n"
@@ -123,3 +123,15 @@ def test_a_transformer_of_the_notebook_is_fitted_in_workers(tmp_path: Path) -> N
         )
         assert result.value == "('GridSearchCV', 6, 6, 'done', 3)"
         assert any("GridSearchCV" in str(shown.get("text/html", "")) for shown in result.displays)
+        cell = kernel.start(
+            "from joblib import Parallel, delayed\n"
+            "def nap(s): print('begun', flush=True); time.sleep(s)\n"
+            "with parallel_config(backend='nbpar', n_jobs=2):\n    Parallel()(delayed(nap)(60) for _ in range(3))"
+        )
+        cell.wait_for("begun")
+        kernel.interrupt()
+        error = cell.wait().error
+        assert error is not None and error.name == "JobInterrupt" and "nap was cancelled" in error.value
+        assert (
+            kernel.run("Parallel(n_jobs=2, backend='nbpar')(delayed(abs)(-x) for x in range(3))").value == "[0, 1, 2]"
+        )
