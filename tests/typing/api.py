@@ -121,7 +121,7 @@ def pools_of_multiprocessing() -> None:
         assert_type(pool.apply(square, (3,)), float)
         assert_type(pool.apply_async(square, [3]).get(1), float)
         assert_type(pool.map(square, [1], 2, retries=1, profile=True), list[float])
-        assert_type(pool.starmap(pow, [(2, 3)]), list[Any])
+        assert_type(pool.starmap(pow, [(2, 3)]), list[int])
         assert_type(pool.map_async(square, [1], callback=print).get(), list[float])
         assert_type(next(pool.imap(square, [1])), float)
         assert_type(pool.imap_unordered(square, [1], 4).next(timeout=1), float)

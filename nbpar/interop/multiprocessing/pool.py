@@ -29,7 +29,6 @@ from nbpar.interop.multiprocessing.reading import Reading
 from nbpar.interop.multiprocessing.results import ApplyResult, IMapIterator, MapResult, as_theirs
 from nbpar.interop.multiprocessing.worker import Batch
 from nbpar.options import JobOptions, default_start_method
-from nbpar.pool import WorkerPool
 from nbpar.worker.context import current_context
 
 __all__ = ["Pool", "ThreadPool"]
