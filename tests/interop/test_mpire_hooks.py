@@ -18,6 +18,8 @@ from nbpar.errors import SerializationError
 from nbpar.interop.mpire import WorkerPool, hooks
 from nbpar.wire.shared import Shared
 
+pytestmark = pytest.mark.filterwarnings("ignore:start_method=.fork.:RuntimeWarning")  # tests before may leave threads
+
 METHODS = ("forkserver", "fork", "threading")
 
 
@@ -87,6 +89,19 @@ def test_workers_that_are_kept_alive_call_exit_when_the_pool_is_joined() -> None
         assert pool.get_exit_results() == [["init", 1, 2, 1, 2, "exit"]]
         pool.stop_and_join()
         assert len(pool.get_exit_results()) == 1
+
+
+def test_fork_that_is_taken_for_a_lock_is_warned_of_like_any_other() -> None:
+    gate = threading.Event()
+    thread = threading.Thread(target=gate.wait)
+    thread.start()
+    try:
+        pool = WorkerPool(1, shared_objects=multiprocessing.Lock())
+        with pool, pytest.warns(RuntimeWarning, match="start_method=.fork."):
+            pool.map(lambda lock, x: x, [1])
+    finally:
+        gate.set()
+        thread.join()
 
 
 def test_other_hooks_for_workers_that_are_kept_alive_are_warned_of() -> None:

@@ -22,6 +22,8 @@ from nbpar.interop.mpire.hooks import split_arguments
 from nbpar.interop.mpire.shift import PinningError
 from tests.helpers import alive, no_leftovers, until
 
+pytestmark = pytest.mark.filterwarnings("ignore:start_method=.fork.:RuntimeWarning")  # tests before may leave threads
+
 PROCESSES = ("forkserver", "spawn", "fork")
 
 

@@ -139,7 +139,8 @@ def test_every_argument_of_tqdms_bar_is_an_option() -> None:
     assert arguments - set(OPTIONS) == set()
 
 
-def test_what_tqdm_takes_passes() -> None:
+def test_what_tqdm_takes_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 0)  # a thread of tqdm's would stay, and forks warn of threads
     options: dict[str, Any] = {
         "desc": "work",
         "file": io.StringIO(),

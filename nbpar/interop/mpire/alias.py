@@ -10,11 +10,9 @@ Modules of such a program are imported in workers as well: :mod:`nbpar.interop.m
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -23,7 +21,10 @@ __all__ = ["for_workers", "install"]
 PACKAGE = __name__.rpartition(".")[0]
 
 
-class _Finder(MetaPathFinder):
+# Neither derives from its class in importlib.abc: to load that takes longer than all else a worker loads for a pool.
+
+
+class _Finder:
     """Finds what lies below another name of this package."""
 
     def find_spec(
@@ -33,15 +34,22 @@ class _Finder(MetaPathFinder):
         root, _, rest = fullname.partition(".")
         if not rest or sys.modules.get(root) is not sys.modules.get(PACKAGE):
             return None
+        import importlib.util  # as above
+
         name = f"{PACKAGE}.{rest}"
-        return importlib.util.spec_from_loader(fullname, _Loader(name)) if importlib.util.find_spec(name) else None
+        if importlib.util.find_spec(name) is None:
+            return None
+        return importlib.util.spec_from_loader(fullname, _Loader(name))  # type: ignore[arg-type]  # see above
 
 
-class _Loader(Loader):
+class _Loader:
     """Loads a module by its own name and has the other name stand for the same object."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """Have an empty one made."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Replace the empty module that was made for the other name, which imports allow while it is loaded."""

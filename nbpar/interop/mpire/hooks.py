@@ -1,6 +1,7 @@
 """What runs in a worker: the function with its leading arguments, and around it `worker_init` and `worker_exit`.
 
-Made by :mod:`nbpar.interop.mpire.shift` in the kernel; imports nothing there that a worker would have to load.
+Made by :mod:`nbpar.interop.mpire.shift` in the kernel. Each worker loads this module when it starts, so it has to load
+fast: it imports nothing that a worker does not have, and its classes are plain (a dataclass takes 1 ms to be made).
 
 ::
 
@@ -25,7 +26,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from nbpar.wire.shared import AttachedShared, Shared, unwrap
@@ -114,14 +114,15 @@ class Own:
         self.value = value
 
 
-@dataclass(frozen=True, slots=True)
 class Setup:
     """What all functions of a shift are called with.
 
-    Attributes
+    Parameters
     ----------
     key : str
         Of the shift.
+    pass_worker_id, use_worker_state : bool
+        Whether they come before a function's own arguments.
     shared : object
         Has the shared objects as its `value`; None for none.
     is_daemon : bool
@@ -130,12 +131,21 @@ class Setup:
         Whether insights are wanted.
     """
 
-    key: str
-    pass_worker_id: bool
-    shared: Shared[Any] | AttachedShared | Inherited | Own | None
-    use_worker_state: bool
-    is_daemon: bool
-    tells_times: bool
+    def __init__(
+        self,
+        key: str,
+        pass_worker_id: bool,
+        shared: Shared[Any] | AttachedShared | Inherited | Own | None,
+        use_worker_state: bool,
+        is_daemon: bool,
+        tells_times: bool,
+    ) -> None:
+        self.key = key
+        self.pass_worker_id = pass_worker_id
+        self.shared = shared
+        self.use_worker_state = use_worker_state
+        self.is_daemon = is_daemon
+        self.tells_times = tells_times
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = self.key, self.pass_worker_id, self.shared, self.use_worker_state, self.is_daemon, self.tells_times
@@ -179,12 +189,15 @@ def is_in_daemon() -> bool:
     return _is_daemon
 
 
-@dataclass(frozen=True, slots=True)
 class Carried:
     """A function's result with what else is to be told of the call.
 
-    Attributes
+    Parameters
     ----------
+    value : object
+        The result.
+    worker_id : int
+        Who called it.
     init_s, exit_s : float or None
         What `worker_init` and `worker_exit` took; None where they were not called.
     exit_value : object
@@ -193,20 +206,30 @@ class Carried:
         What the function took.
     """
 
-    value: Any
-    worker_id: int
-    init_s: float | None = None
-    work_s: float = 0.0
-    exit_s: float | None = None
-    exit_value: Any = None
+    def __init__(
+        self,
+        value: Any,
+        worker_id: int,
+        init_s: float | None = None,
+        work_s: float = 0.0,
+        exit_s: float | None = None,
+        exit_value: Any = None,
+    ) -> None:
+        self.value = value
+        self.worker_id = worker_id
+        self.init_s = init_s
+        self.work_s = work_s
+        self.exit_s = exit_s
+        self.exit_value = exit_value
 
 
-@dataclass(frozen=True, slots=True)
 class _Hooked:
     """What maps and single tasks have in common.
 
-    Attributes
+    Parameters
     ----------
+    setup : Setup
+        Of the shift.
     init, exit : callable or None
         The user's `worker_init` and `worker_exit`.
     init_limit_s, exit_limit_s : float or None
@@ -215,12 +238,21 @@ class _Hooked:
         Tasks after which the pool replaces a worker.
     """
 
-    setup: Setup
-    init: Callable[..., Any] | Inherited | None = None
-    exit: Callable[..., Any] | Inherited | None = None
-    init_limit_s: float | None = None
-    exit_limit_s: float | None = None
-    lifespan: int | None = None
+    def __init__(
+        self,
+        setup: Setup,
+        init: Callable[..., Any] | Inherited | None = None,
+        exit: Callable[..., Any] | Inherited | None = None,  # noqa: A002  # as it is called
+        init_limit_s: float | None = None,
+        exit_limit_s: float | None = None,
+        lifespan: int | None = None,
+    ) -> None:
+        self.setup = setup
+        self.init = init
+        self.exit = exit
+        self.init_limit_s = init_limit_s
+        self.exit_limit_s = exit_limit_s
+        self.lifespan = lifespan
 
     def run(self, function: Any, args: Iterable[Any], kwargs: dict[str, Any], *, tells: bool = False) -> Any:
         """Call the function, and before or after it what is due in this worker."""
@@ -247,19 +279,23 @@ class _Hooked:
         return Carried(value, context.worker_id, init_s, work_s, exit_s, exit_value)
 
 
-@dataclass(frozen=True, slots=True)
 class MapTask(_Hooked):
     """What a map calls with each item.
 
-    Attributes
+    Parameters
     ----------
     function : callable or Inherited
+        The user's.
     is_plain : bool
         Whether there is nothing to do but to call the function with the item's arguments.
+    hooks
+        As above.
     """
 
-    function: Any = None
-    is_plain: bool = False
+    def __init__(self, function: Any, *, is_plain: bool, **hooks: Any) -> None:
+        super().__init__(**hooks)
+        self.function = function
+        self.is_plain = is_plain
 
     def __call__(self, item: Any) -> Any:
         """Call the function with the arguments of an item."""
@@ -269,7 +305,6 @@ class MapTask(_Hooked):
         return self.run(self.function, args, kwargs)
 
 
-@dataclass(frozen=True, slots=True)
 class ApplyTask(_Hooked):
     """What `apply` calls."""
 
@@ -284,7 +319,6 @@ def call_single(task: ApplyTask, function: Any, args: tuple[Any, ...], kwargs: d
     return task(function, args, kwargs)
 
 
-@dataclass(frozen=True, slots=True)
 class ExitTask(_Hooked):
     """Calls `worker_exit` in a worker that has had tasks; the last one that it gets."""
 

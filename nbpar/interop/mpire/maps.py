@@ -94,7 +94,7 @@ class MapCall:
         hooks = self.hooks
         function: Any = shift.bequeath(self.function) if inherits else self.function
         is_plain = hooks.init is hooks.exit is None and shift.setup.is_plain and not inherits
-        return MapTask(**hooks.for_workers(shift, inherits=inherits), function=function, is_plain=is_plain)
+        return MapTask(function, is_plain=is_plain, **hooks.for_workers(shift, inherits=inherits))
 
     def _options(self, shift: Shift, *, is_streamed: bool) -> JobOptions:
         told = self.told
