@@ -22,14 +22,20 @@ again the worker either has begun it or cannot but see that it is not to (see :m
 elsewhere."""
 
 
-def recall(workers: Sequence[WorkerRecord], now_s: float) -> Iterator[Recall]:
-    """Ask for chunks back that wait behind a long task while a worker has nothing to do."""
+def recall(workers: Sequence[WorkerRecord], jobs: Mapping[int, JobRecord], now_s: float) -> Iterator[Recall]:
+    """Ask for chunks back that wait behind a long task while a worker has nothing to do.
+
+    Not for those of a pinned job: no other worker may have them, and what is sent after them would be done before them.
+    """
     if not any(worker.state == "ready" and not worker.stale and not worker.held for worker in workers):
         return
     for worker_id, worker in enumerate(workers):
         if len(worker.held) < 2 or worker.held[1].interrupted:
             continue
         parked = worker.held[1]
+        job = jobs.get(parked.chunk.job_id)
+        if job is not None and job.lanes:
+            continue
         if parked.recalled_at_s is None and now_s - parked.sent_at_s >= RECALL_AFTER_S:
             parked.recalled_at_s = now_s
             yield Recall(worker_id, parked.chunk.chunk_id)

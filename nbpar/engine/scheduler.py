@@ -337,7 +337,7 @@ class Scheduler:
         if not is_held and any(job.n_waiting > 0 for job in self._jobs.values()):
             self._hand_out(now_s)
         if is_parked:
-            self._pending.extend(recall(self._workers, now_s))
+            self._pending.extend(recall(self._workers, self._jobs, now_s))
         self._end_jobs(now_s)
         instructions, self._pending = self._pending, []
         return instructions

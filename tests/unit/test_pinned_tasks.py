@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbpar.engine.instructions import Send
+from nbpar.engine.instructions import Recall, Send
 from nbpar.engine.plans import JobPlan, Running
 from nbpar.engine.scheduler import Scheduler
 from nbpar.wire.board import Slot
@@ -65,6 +65,17 @@ def test_each_pinned_task_is_sent_to_its_worker_once(
     scheduler.feed(1, n_tasks, closed=True)
     worker_of |= run_all(scheduler)
     assert worker_of == {i: int(i // pin) % n_workers for i in range(n_tasks)}
+
+
+@pytest.mark.parametrize("pin", [2.0, None])
+def test_pinned_tasks_that_wait_behind_a_long_one_are_not_asked_back(pin: float | None) -> None:
+    scheduler = ready(2)
+    scheduler.add_job(JobPlan(job_id=1, n_available=4, chunk_size=1, pin=pin, mean_s=1e-5))
+    for send in sends(scheduler, 1.0):
+        if send.worker_id == 1:
+            finish(scheduler, send)
+    told = scheduler.decide(1.1, {})
+    assert [type(one) for one in told] == ([Recall] if pin is None else [])
 
 
 def test_pinned_task_of_a_worker_that_died_waits_for_the_worker_that_takes_its_place() -> None:
