@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -11,6 +11,7 @@ import numpy as np
 import nbpar
 import nbpar.interop.futures as futures_door
 import nbpar.interop.joblib as joblib_door
+import nbpar.interop.mpire as mpire_door
 import nbpar.interop.multiprocessing as pool_door
 import nbpar.interop.pandas as pandas_door
 import nbpar.interop.tqdm as tqdm_door
@@ -103,6 +104,18 @@ def executors() -> None:
         assert_type(executor.submit(square, 3), futures_door.Future[float])
         assert_type(executor.map(square, [1], timeout=1.0, chunksize=2, buffersize=3), Iterator[float])
         assert_type(next(futures_door.as_completed([executor.submit(square, 3)])).result(), float)
+
+
+def pools_of_mpire() -> None:
+    with mpire_door.WorkerPool(2, True, [0], start_method="spawn", keep_alive=True) as pool:
+        assert_type(pool, mpire_door.WorkerPool)
+        assert_type(pool.map_unordered(square, [1], chunk_size=2.5, worker_lifespan=3), list[float])
+        assert_type(pool.imap(square, iter([1]), 1, progress_bar=True), Generator[float, None, None])
+        assert_type(next(pool.imap_unordered(square, [1], task_timeout=1)), float)
+        assert_type(pool.apply(square, (3,), callback=print), float)
+        assert_type(pool.apply_async(square, 3).get(timeout=1), float)
+        pool.map(square, [1], worker_init=print, worker_exit=print)
+    assert_type(mpire_door.cpu_count(), int)
 
 
 def mistakes() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from nbpar.backends.base import short_repr
 from nbpar.inputs import check_function
@@ -24,6 +24,8 @@ from nbpar.options import JobOptions
 
 __all__ = ["Applying"]
 
+R = TypeVar("R")
+
 _PLAIN = JobOptions(on_error="return", progress=False)
 
 
@@ -32,17 +34,17 @@ class Applying(PoolBase):
 
     def apply(
         self,
-        func: Function,
+        func: Callable[..., R],
         args: Any = (),
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[[Any], Any] | None = None,
+        callback: Callable[[R], Any] | None = None,
         error_callback: Callable[[BaseException], Any] | None = None,
         worker_init: Function | None = None,
         worker_exit: Function | None = None,
         task_timeout: float | None = None,
         worker_init_timeout: float | None = None,
         worker_exit_timeout: float | None = None,
-    ) -> Any:
+    ) -> R:
         """Call ``func(*args, **kwargs)`` in a worker and return its result; see :meth:`apply_async`.
 
         Examples
@@ -68,17 +70,17 @@ class Applying(PoolBase):
 
     def apply_async(
         self,
-        func: Function,
+        func: Callable[..., R],
         args: Any = (),
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[[Any], Any] | None = None,
+        callback: Callable[[R], Any] | None = None,
         error_callback: Callable[[BaseException], Any] | None = None,
         worker_init: Function | None = None,
         worker_exit: Function | None = None,
         task_timeout: float | None = None,
         worker_init_timeout: float | None = None,
         worker_exit_timeout: float | None = None,
-    ) -> AsyncResult:
+    ) -> AsyncResult[R]:
         """Have a worker call ``func(*args, **kwargs)``; returns at once.
 
         A task that fails, takes too long or kills its worker takes no other task with it. `worker_init`, `worker_exit`
@@ -115,7 +117,7 @@ class Applying(PoolBase):
         limits = self._hooks.limits._replace(task_s=task_timeout)
         hooks = Hooks(self._hooks.init, self._hooks.exit, limits)
 
-        def submit(shift: Shift, inherits: bool) -> AsyncResult:
+        def submit(shift: Shift, inherits: bool) -> AsyncResult[R]:
             timeout = hooks.timeout_s(shift)
             options = _PLAIN if timeout is None else dataclasses.replace(_PLAIN, timeout=timeout)
             task = ApplyTask(**hooks.for_workers(shift, inherits=inherits))

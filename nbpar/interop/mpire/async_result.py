@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from nbpar.daemon import start_thread
 from nbpar.future import TaskFuture
@@ -26,6 +26,8 @@ from nbpar.interop.mpire.raising import Limits, as_mpire
 from nbpar.waiting import Latch
 
 __all__ = ["AsyncResult", "Callbacks", "Plan"]
+
+R = TypeVar("R")
 
 _log = logging.getLogger("nbpar")
 
@@ -78,12 +80,12 @@ class Plan(NamedTuple):
     callbacks: Callbacks
     callback: Callable[[Any], Any] | None
     error_callback: Callable[[BaseException], Any] | None
-    forget: Callable[[AsyncResult], None]
+    forget: Callable[[AsyncResult[Any]], None]
     limits: Limits
     describe: Callable[[], str]
 
 
-class AsyncResult:
+class AsyncResult(Generic[R]):
     """The result of one task, now or later.
 
     Parameters
@@ -111,7 +113,7 @@ class AsyncResult:
         self.job_id = next(_job_ids)
         self._future = future
         self._plan: Plan | None = plan  # until it is ready: it keeps the pool
-        self._value: Any = None
+        self._value: list[R] = []  # the one value
         self._error: BaseException | None = None
         self._ready = Latch()
 
@@ -144,7 +146,7 @@ class AsyncResult:
             self._future.exception(timeout)  # the main thread does the backend's work meanwhile
         self._ready.wait(None if timeout is None else max(0.0, timeout - (time.perf_counter() - begin_s)))
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> R:
         """The function's result; waits for it, for `timeout` seconds at most.
 
         Raises
@@ -163,7 +165,7 @@ class AsyncResult:
         if not self.ready():
             raise TimeoutError(f"the task has not ended within {timeout} s; it goes on")
         if self._error is None:
-            return self._value
+            return self._value[0]
         try:
             raise self._error
         finally:
@@ -182,7 +184,8 @@ class AsyncResult:
         except CancelledError as cancelled:
             error = cancelled
         if error is None:
-            told = self._value = plan.take(future.result())
+            told = plan.take(future.result())
+            self._value.append(told)
             call = plan.callback
         else:
             told = self._error = as_mpire(future.task_error or error, plan.limits, plan.describe())

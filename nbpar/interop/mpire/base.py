@@ -71,7 +71,7 @@ class PoolBase:
         self._exit_results: list[Any] = []
         self._insights = PoolInsights(self.pool_params.n_jobs)
         self._mapping: object = None  # stands for the map that is under way
-        self._pending: set[AsyncResult] = set()  # changed by single operations of any thread
+        self._pending: set[AsyncResult[Any]] = set()  # changed by single operations of any thread
         self._callbacks = Callbacks()
 
     # --- settings -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ What a call means is worked out in :mod:`nbpar.interop.mpire.params`, what runs 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
 
 from nbpar.interop.mpire.apply import Applying
 from nbpar.interop.mpire.base import Function
@@ -22,6 +22,8 @@ from nbpar.interop.mpire.maps import concatenated
 from nbpar.interop.mpire.params import check_map_parameters
 
 __all__ = ["WorkerPool"]
+
+R = TypeVar("R")
 
 Options = dict[str, Any] | None
 
@@ -68,7 +70,7 @@ class WorkerPool(Applying):
 
     def map(
         self,
-        func: Function,
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -156,7 +158,7 @@ class WorkerPool(Applying):
 
     def map_unordered(
         self,
-        func: Function,
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -171,7 +173,7 @@ class WorkerPool(Applying):
         worker_exit_timeout: float | None = None,
         progress_bar_options: Options = None,
         progress_bar_style: str | None = None,
-    ) -> list[Any]:
+    ) -> list[R]:
         """As :meth:`map`, with the results as they came; arrays stay as they are.
 
         Examples
@@ -201,7 +203,7 @@ class WorkerPool(Applying):
 
     def imap(
         self,
-        func: Function,
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -216,7 +218,7 @@ class WorkerPool(Applying):
         worker_exit_timeout: float | None = None,
         progress_bar_options: Options = None,
         progress_bar_style: str | None = None,
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[R, None, None]:
         """As :meth:`map`, but results are given out one by one; nothing begins before the first is asked for.
 
         Items are read as results are taken: `max_tasks_active` of them at most are on their way or wait to be taken.
@@ -247,7 +249,7 @@ class WorkerPool(Applying):
 
     def imap_unordered(
         self,
-        func: Function,
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -262,7 +264,7 @@ class WorkerPool(Applying):
         worker_exit_timeout: float | None = None,
         progress_bar_options: Options = None,
         progress_bar_style: str | None = None,
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[R, None, None]:
         """As :meth:`imap`, each result as soon as it is there.
 
         Examples
