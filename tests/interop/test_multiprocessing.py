@@ -419,6 +419,27 @@ def test_an_interrupt_ends_the_map_and_leaves_the_pool(processes: Pool) -> None:
     assert processes.map(abs, [-1]) == [1]
 
 
+def test_an_interrupt_of_a_wait_for_a_value_ends_the_stream(threads: ThreadPool) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    go_on = threading.Event()
+    values = threads.imap(go_on.wait, [30, 30])
+    job = nbpar.jobs()[-1]
+
+    def interrupt() -> None:
+        until(lambda: job._waiters._locks)  # somebody waits for it
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(JobInterrupt, match="cancelled"):
+        next(values)
+    thread.join()
+    go_on.set()
+    assert job.status == "cancelled"
+    assert threads.map(abs, [-1]) == [1]
+
+
 # --- arguments of a pool ----------------------------------------------------------------------------------------------
 
 
@@ -576,17 +597,24 @@ def test_locks_values_and_queues_of_the_door_arrive_in_arguments(processes: Pool
 @on_linux
 def test_what_workers_put_into_a_queue_is_there_after_join() -> None:
     queue = mp.Queue()
-    pool = Pool(2, initargs=(), initializer=None)
-    large = "x" * 100_000  # more than a pipe holds: a thread in the worker goes on writing
-
-    def work(i: int) -> None:
-        queue.put((i, large))
-
-    pool.map_async(work, range(20))
+    pool = Pool(2)
+    pool.map_async(queue.put, range(50))
     pool.close()
-    got = sorted(queue.get(timeout=30)[0] for _ in range(20))
     pool.join()
-    assert got == list(range(20))
+    assert sorted(queue.get(timeout=10) for _ in range(50)) == list(range(50))
+    queue.close()
+    queue.join_thread()
+
+
+@on_linux
+def test_a_worker_ends_when_all_that_it_put_into_a_queue_is_written() -> None:
+    queue = mp.Queue()
+    large = "x" * 100_000  # more than a pipe holds
+    pool = Pool(2)
+    pool.map_async(lambda i: queue.put((i, large)), range(20))
+    pool.close()
+    assert sorted(queue.get(timeout=30)[0] for _ in range(20)) == list(range(20))
+    pool.join()
     queue.close()
     queue.join_thread()
 

@@ -262,8 +262,8 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.terminate()
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        if self._state == RUN:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
+        if self._state == _run:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
     def __reduce__(self) -> Any:

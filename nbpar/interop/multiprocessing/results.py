@@ -125,7 +125,7 @@ class _Result(Generic[R]):
         error = self._look()
         if error is not None:
             try:
-                raise error.with_traceback(error.__traceback__)
+                raise error
             finally:
                 del error  # the traceback would keep what its frame refers to
         value: R = self._value

@@ -84,7 +84,8 @@ class End:
                 self.hook()
         finally:
             if (util := sys.modules.get("multiprocessing.util")) is not None:
-                util._exit_function()
+                util._run_finalizers(0)
+                util._run_finalizers()
 
 
 @dataclass(frozen=True)
