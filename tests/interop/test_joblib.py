@@ -38,8 +38,14 @@ def backend() -> Iterator[None]:
     nbpar.shutdown(cancel=True)
 
 
+OF_PARALLEL = ("return_as", "timeout", "pre_dispatch", "batch_size", "verbose", "max_nbytes")
+
+
 def run(calls: Any, n_jobs: int | None = 2, **options: Any) -> Any:
-    return Parallel(n_jobs=n_jobs, backend="nbpar", **options)(calls)
+    """A call of `Parallel`; options of nbpar's go where every joblib takes them."""
+    joblibs = {name: options.pop(name) for name in OF_PARALLEL if name in options}
+    with parallel_config(backend="nbpar", **options):
+        return Parallel(n_jobs=n_jobs, **joblibs)(calls)
 
 
 def square(x: Any) -> Any:
@@ -519,6 +525,17 @@ def test_a_call_is_one_job_with_the_functions_name_and_the_number_of_calls() -> 
 def test_a_name_may_be_given() -> None:
     run([delayed(square)(1)], name="powers")
     assert last_job().name == "powers"
+
+
+@pytest.mark.skipif(joblib.__version__.startswith("1.4."), reason="before 1.5 Parallel takes no options of a backend")
+def test_options_may_be_given_to_parallel_itself() -> None:
+    options: dict[str, Any] = {"name": "cubes", "env": {"WORD": "cube"}}
+    with Parallel(n_jobs=2, backend="nbpar", **options) as parallel:
+        assert parallel([delayed(os.environ.get)("WORD")]) == ["cube"]
+        with pytest.raises(LookupError):
+            parallel(delayed(fails)(x) for x in range(4))
+        assert parallel([delayed(os.environ.get)("WORD")]) == ["cube"]
+    assert last_job().name == "cubes"
 
 
 def test_the_number_of_calls_is_told_from_the_generator_expression(tmp_path: Path) -> None:
