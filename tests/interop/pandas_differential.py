@@ -403,7 +403,7 @@ def same(one: Any, other: Any) -> None:
     elif isinstance(other, Exception):
         assert str(one) == str(other)
     else:
-        assert repr(one) == repr(other)
+        assert repr(one) == repr(other), f"{one!r} and {other!r}"
 
 
 BATCH = 250

@@ -98,6 +98,21 @@ def test_many_rows_are_cut_in_the_workers(processes: nbpar.WorkerPool) -> None:
     same(rows.nbpar(pool=processes).apply(lambda row: f"{row['b']} {row['a']} {row.name}", axis=1), expected)
 
 
+def test_a_series_for_each_row_comes_back_with_its_own_labels(processes: nbpar.WorkerPool) -> None:
+    def labelled(row: Any) -> Any:
+        return pd.Series([row["a"], 1.5], index=["n", "m"] if row["a"] % 3 else ["m", "o"], name=row.name)
+
+    both(lambda: pd.DataFrame({"a": range(200)}), lambda on: on.apply(labelled, axis=1), pool=processes)
+    attrs = both(lambda: pd.DataFrame({"a": [1, 2]}), lambda on: on.apply(_with_attrs, axis=1), pool=processes)
+    assert attrs["a"].tolist() == [1, 2]
+
+
+def _with_attrs(row: Any) -> Any:
+    row = row.copy()
+    row.attrs["unit"] = "m"
+    return row
+
+
 def test_a_row_that_is_given_back_keeps_its_values() -> None:
     both(lambda: pd.DataFrame({"a": range(50), "b": 0.5}), lambda on: on.apply(lambda row: row, axis=1))
 
@@ -325,6 +340,28 @@ def test_groups_are_cut_where_pandas_cuts_them(sort: bool, dropna: bool) -> None
         group = item.take()
         same(group, expected)
         assert repr(group.name) == repr(expected.name)
+
+
+def test_columns_of_one_name_are_told_apart() -> None:
+    df = pd.DataFrame([[0, 1, 5, 2], [0, 3, 5, 4]], columns=["k", "x", "l", "x"])
+    both(lambda: df.groupby(["k", "l"]), lambda on: on.agg(lambda column: column.sum()))
+
+
+def test_a_first_group_without_rows_is_transformed_as_by_pandas() -> None:
+    # Pandas calls the function for it once more when it gives no Series.
+    keys = pd.Categorical(["a", "b"], categories=["c", "b", "a"])
+    grouped = pd.DataFrame({"x": [0, 0]}).groupby(keys, observed=False)
+    for function in (lambda x: x.iloc[::-1].to_numpy(), lambda x: x, lambda x: 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                expected: Any = grouped.transform(function)
+            except ValueError as error:
+                expected = error
+        try:
+            same(grouped.nbpar.transform(function), expected)
+        except ValueError as error:
+            same(error, expected)
 
 
 def test_groups_that_are_not_all_the_groups_travel_one_by_one() -> None:

@@ -7,7 +7,6 @@ own.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ import pandas as pd
 from nbpar.errors import OptionsError
 from nbpar.interop.pandas.groups import cut_groups
 from nbpar.interop.pandas.pieces import Cut, Numbers, Parts, RawRows, Rows, label_of
-from nbpar.interop.pandas.replay import Asked, Settings, settle, unheard
+from nbpar.interop.pandas.replay import Asked, Settings, first_asked, settle
 from nbpar.interop.pandas.windows import cut_windows
 from nbpar.options import Progress, job_options
 from nbpar.pool import WorkerPool
@@ -180,7 +179,7 @@ class FrameAccessor(_Accessor):
     def _apply_rows(self, function: Any, given: dict[str, Any]) -> Any:
         """Rows are not asked for one by one: workers cut them out of slices of the frame."""
         __tracebackhide__ = True
-        frame, asked = self._obj, _asked_first(lambda one: self._obj.iloc[:1].apply(one, **given), function)
+        frame, asked = self._obj, first_asked(lambda one: self._obj.iloc[:1].apply(one, **given), function)
         if asked is None:
             return frame.apply(function, **given)
         values = self._settings.run(function, asked.args, asked.kwargs, Rows(frame))
@@ -193,7 +192,7 @@ class FrameAccessor(_Accessor):
 
     def _apply_raw(self, function: Any, given: dict[str, Any], *, is_by_row: bool) -> Any:
         __tracebackhide__ = True
-        frame, asked = self._obj, _asked_first(lambda one: self._obj.iloc[:1, :1].apply(one, **given), function)
+        frame, asked = self._obj, first_asked(lambda one: self._obj.iloc[:1, :1].apply(one, **given), function)
         if asked is None:
             return frame.apply(function, **given)
         values = frame.to_numpy()
@@ -281,17 +280,9 @@ class SeriesAccessor(_Accessor):
         dtype = present.dtype
         # Numbers need not be asked for: pandas calls the function with each, as Python's own.
         is_number = isinstance(dtype, np.dtype) and dtype.kind in "biuf" and len(present)
-        if is_number and (asked := _asked_first(lambda one: method(one, present.iloc[:1]), function)) is not None:
+        if is_number and (asked := first_asked(lambda one: method(one, present.iloc[:1]), function)) is not None:
             answers = self._settings.run(function, asked.args, asked.kwargs, Numbers(present.to_numpy()))
         return self._settle(method, function, list, blank=_none, answers=answers)
-
-
-def _asked_first(method: Callable[[Any], Any], function: Any) -> Asked | None:
-    """What pandas asks of a function for the first row alone; None when that is nothing."""
-    asked = Asked()
-    with contextlib.suppress(Exception), unheard():  # for the blank, or for the arguments: then pandas says so again
-        method(asked.stand_in(function, (), _none, None))
-    return asked if asked.arguments else None
 
 
 class GroupByAccessor(_Accessor):
@@ -352,10 +343,8 @@ class GroupByAccessor(_Accessor):
         [0, 0, 2]
         """
         __tracebackhide__ = True
-        enough = None
-        if isinstance(self._obj, pd.api.typing.DataFrameGroupBy):
-            enough = _is_frame
-        return self._by_group("transform", func, args, kwargs, blank=lambda argument: argument, enough=enough)
+        decides = pd.DataFrame if isinstance(self._obj, pd.api.typing.DataFrameGroupBy) else None
+        return self._by_group("transform", func, args, kwargs, blank=lambda argument: argument, decides=decides)
 
     def _by_group(self, verb: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], **how: Any) -> Any:
         __tracebackhide__ = True
@@ -366,10 +355,6 @@ class GroupByAccessor(_Accessor):
         return self._settle(
             lambda one: method(one, *args, **kwargs), function, lambda asked: cut_groups(grouped, asked), **how
         )
-
-
-def _is_frame(argument: Any) -> bool:
-    return isinstance(argument, pd.DataFrame)
 
 
 class WindowAccessor(_Accessor):

@@ -67,7 +67,8 @@ def _blocks(grouped: Any, asked: list[Any], order: Any, lengths: Any, chosen: An
 
 def _source(grouped: Any, group: Any, turn: int) -> Any:
     """The frame or the column that a group is cut out of; None if it cannot be found."""
-    for source in (grouped._selected_obj, grouped._obj_with_exclusions):
+    # Without the keys first: it is its columns that are gone through in turn, and names may be there twice.
+    for source in (grouped._obj_with_exclusions, grouped._selected_obj):
         if isinstance(group, pd.DataFrame):
             if isinstance(source, pd.DataFrame) and _have_same_columns(source, group):
                 return source

@@ -36,6 +36,9 @@ __all__ = [
 FIRST_ROWS, MOST_ROWS = 8, 1024
 """Rows made ready at once: few where each takes long, since those of a mixed frame are boxed value by value."""
 
+MOST_LABELS = 1000
+"""Of a Series as a result: up to here the index, and not the values, is what takes the time."""
+
 
 class Item:
     """One argument of the user's function, not cut out yet; its repr is what an error calls it."""
@@ -50,6 +53,10 @@ class Item:
         """The argument."""
         return self._cut.take(self._index)
 
+    def packed(self, result: Any) -> Any:
+        """What the function gave for it, fit for the way back."""
+        return self._cut.packed(result) if isinstance(result, pd.Series) else result
+
     def __repr__(self) -> str:
         return self._cut.label(self._index)
 
@@ -57,8 +64,36 @@ class Item:
         return Item, (self._cut[self._index : self._index + 1], 0)
 
 
+class PackedSeries:
+    """A small Series as a result; arrives as a Series.
+
+    Most of what it takes to pickle one is its index, which is the same for thousands of rows: as one object it travels
+    once for all results of a chunk.
+    """
+
+    __slots__ = ("_index", "_name", "_values")
+
+    def __init__(self, values: Any, index: Any, name: Any) -> None:
+        self._values = values
+        self._index = index
+        self._name = name
+
+    def unpacked(self) -> Any:
+        """The Series."""
+        return _series(self._values, self._index, self._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _series, (self._values, self._index, self._name)
+
+
+def _series(values: Any, index: Any, name: Any) -> Any:
+    return pd.Series(values, index=index, name=name, dtype=values.dtype, copy=False)
+
+
 class Cut(Pieces):
     """A sequence of :class:`Item`; a slice of it has only what its items need."""
+
+    _shared_index: Any = None
 
     @abstractmethod
     def take(self, index: int) -> Any:
@@ -71,6 +106,19 @@ class Cut(Pieces):
     @abstractmethod
     def part(self, start: int, stop: int) -> Cut:
         """The items from `start` to ``stop - 1``."""
+
+    def packed(self, series: Any) -> Any:
+        """A Series that the function gave; no longer the one that pandas puts the next row into."""
+        if type(series) is not pd.Series or series.attrs or not series.flags.allows_duplicate_labels:
+            return series.copy(deep=False)
+        index, shared = series.index, self._shared_index
+        if index is not shared:
+            if len(index) > MOST_LABELS:
+                return series.copy(deep=False)
+            if shared is None or not index.identical(shared):
+                shared = self._shared_index = index
+        values = series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
+        return PackedSeries(values, shared, series.name)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -10,11 +10,11 @@ Called by :mod:`nbpar.interop.pandas.accessors`; :func:`call` is what workers ru
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ import pandas as pd
 
 from nbpar.errors import NbparError, TaskError
 from nbpar.inputs import name_of
-from nbpar.interop.pandas.pieces import Item
+from nbpar.interop.pandas.pieces import Item, PackedSeries
 from nbpar.pool import WorkerPool
 
-__all__ = ["Asked", "Blank", "Settings", "call", "settle", "unheard"]
+__all__ = ["Asked", "Blank", "Settings", "call", "first_asked", "settle"]
 
 Blank = Callable[[Any], Any]
 """What the stand-in answers while it only notes: something that pandas can go on with."""
@@ -62,16 +62,15 @@ class Settings:
         pool = self.pool or default_pool()
         task: Any = functools.partial(call, function, tuple(args), kwargs)
         options = {**self.options, "name": self.name or name_of(function), "on_error": on_error}
-        return pool.map(task, items, **options)
+        results = pool.map(task, items, **options)
+        return [one.unpacked() if type(one) is PackedSeries else one for one in results]
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], item: Any) -> Any:
     """Run the user's function in a worker."""
     if type(item) is not Item:
         return function(item, *args, **kwargs)
-    value = function(item.take(), *args, **kwargs)
-    # What is given back may be the very Series that pandas puts the next row into.
-    return value.copy(deep=False) if isinstance(value, pd.Series) else value
+    return item.packed(function(item.take(), *args, **kwargs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +82,38 @@ class _Raised:
 
 class _Enough(BaseException):
     """Pandas need not go on: what it would ask next depends on the answers."""
+
+
+class _Known(list[Any]):
+    """Answers in the order of the calls, and in `shapes` what was asked: of what kind and how large, if that is known.
+
+    What pandas asks may depend on what it was answered. Answers to what it does not ask in the end are let go.
+    """
+
+    def __init__(self, answers: Iterable[Any] = (), shapes: Sequence[Any] | None = None) -> None:
+        super().__init__(answers)
+        self.shapes: list[Any] = list(shapes) if shapes is not None else [None] * len(self)
+
+    def add(self, answers: list[Any], arguments: list[Any]) -> None:
+        """Answers to the first of the arguments."""
+        self.extend(answers)
+        self.shapes += [_shape(one) for one in arguments[: len(answers)]]
+
+    def and_then(self, answer: Any) -> _Known:
+        """A copy with one more."""
+        return _Known([*self, answer], [*self.shapes, None])
+
+    def is_open(self, decides: type | None) -> bool:
+        """Whether the answer that decides how pandas goes on is not among them."""
+        return decides is not None and not any(shape is not None and shape[0] is decides for shape in self.shapes)
+
+    def cut(self, place: int) -> None:
+        """Keep those before a place."""
+        del self[place:], self.shapes[place:]
+
+
+def _shape(argument: Any) -> Any:
+    return (type(argument), argument.shape) if isinstance(argument, pd.DataFrame | pd.Series) else None
 
 
 class Asked:
@@ -100,27 +131,44 @@ class Asked:
         self.arguments: list[Any] = []
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
+        self._place = 0
 
     def stand_in(
-        self, function: Callable[..., Any], answers: Iterable[Any], blank: Blank, enough: Callable[[Any], bool] | None
+        self,
+        function: Callable[..., Any],
+        known: _Known,
+        blank: Blank,
+        decides: type | None = None,
     ) -> Callable[..., Any]:
         """A function that gives out the answers and then notes what it is asked."""
-        rest = iter(answers)
 
         @functools.wraps(function, updated=())
         def stand_in(argument: Any, *args: Any, **kwargs: Any) -> Any:
-            for answer in rest:
-                if type(answer) is _Raised:
-                    raise answer.error
-                return answer
+            place = self._place
+            if place < len(known) and not self.arguments:
+                shape = known.shapes[place]
+                if shape is None or shape == _shape(argument):
+                    self._place += 1
+                    if type(answer := known[place]) is _Raised:
+                        raise answer.error
+                    return answer
+                known.cut(place)
             if not self.arguments:
                 self.args, self.kwargs = args, kwargs
             self.arguments.append(argument)
-            if enough is not None and enough(argument):
+            if decides is not None and isinstance(argument, decides) and known.is_open(decides):
                 raise _Enough
             return blank(argument)
 
         return stand_in
+
+
+def first_asked(method: Callable[[Any], Any], function: Callable[..., Any]) -> Asked | None:
+    """What pandas asks of a function when it knows no answer; None when that is nothing."""
+    asked = Asked()
+    with contextlib.suppress(Exception), unheard():  # for the blank, or for the arguments: then pandas says so again
+        method(asked.stand_in(function, _Known(), lambda _: None))
+    return asked if asked.arguments else None
 
 
 def settle(
@@ -129,7 +177,7 @@ def settle(
     run: Run,
     *,
     blank: Blank,
-    enough: Callable[[Any], bool] | None = None,
+    decides: type | None = None,
     answers: Sequence[Any] = (),
 ) -> Any:
     """What ``method(function)`` gives, with the calls of the function made by `run`.
@@ -138,19 +186,19 @@ def settle(
     ----------
     method : callable
         A method of pandas; called a few times, each time with another stand-in.
-    enough : callable, optional
-        Whether the first round ends with the argument that was asked for.
+    decides : type, optional
+        Of the first argument whose answer decides how pandas goes on: a round ends there.
     answers : sequence
         Those to the first calls, where they are known already.
     """
     __tracebackhide__ = True
-    known = list(answers)
+    known = _Known(answers)
     while True:
         asked = Asked()
         result = None
         with unheard() as last:
             try:
-                result = method(asked.stand_in(function, known, blank, None if known else enough))
+                result = method(asked.stand_in(function, known, blank, decides))
             except _Enough:
                 pass
             except Exception:
@@ -160,7 +208,7 @@ def settle(
             if not asked.arguments:
                 last()
                 return result
-        known += _answers(method, function, run, asked, known, is_probe=enough is not None and not known)
+        known.add(_answers(method, function, run, asked, known, decides), asked.arguments)
 
 
 def _answers(
@@ -168,19 +216,18 @@ def _answers(
     function: Callable[..., Any],
     run: Run,
     asked: Asked,
-    known: list[Any],
-    *,
-    is_probe: bool,
+    known: _Known,
+    decides: type | None,
 ) -> list[Any]:
     """Compute what was asked; the last answer may be an exception, if pandas goes on after it."""
     __tracebackhide__ = True
-    if not is_probe:
+    if not known.is_open(decides):
         try:
             return run(asked, "raise")
         except NbparError:
             raise
         except Exception as error:  # noqa: BLE001  # any that the function may raise
-            _raise_unless_caught(method, function, [*known, _Raised(error)])
+            _raise_unless_caught(method, function, known.and_then(_Raised(error)))
     # Pandas tries something else after an exception: which answers there are before it matters.
     answers: list[Any] = []
     for value in run(asked, "return"):
@@ -193,14 +240,14 @@ def _answers(
 
 
 def _raise_unless_caught(
-    method: Callable[[Callable[..., Any]], Any], function: Callable[..., Any], answers: list[Any]
+    method: Callable[[Callable[..., Any]], Any], function: Callable[..., Any], known: _Known
 ) -> None:
     """Raise what pandas makes of an exception of the function, unless it catches it and goes on."""
     __tracebackhide__ = True
     asked = Asked()
     with unheard():
         try:
-            method(asked.stand_in(function, answers, lambda _: None, lambda _: True))
+            method(asked.stand_in(function, known, lambda _: None, object))
         except _Enough:
             pass
         except Exception:
@@ -208,7 +255,7 @@ def _raise_unless_caught(
                 raise
 
 
-@contextmanager
+@contextlib.contextmanager
 def unheard() -> Iterator[Callable[[], None]]:
     """Keep warnings of a round to itself, unless it turns out to be the last one: then they name the user's line."""
     with warnings.catch_warnings(record=True) as caught:
