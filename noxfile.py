@@ -1,6 +1,7 @@
-"""Sessions beyond ``make test``: every Python that is here, and each ipykernel properly installed.
+"""Sessions beyond ``make test``: every Python that is here, each ipykernel properly installed, each pandas.
 
-``nox`` runs the tests on 3.11, 3.12 and 3.13, leaving out those that are missing; ``nox -s ipykernels`` the notebook's.
+``nox`` runs the tests on 3.11, 3.12 and 3.13, leaving out those that are missing; ``nox -s ipykernels`` the notebook's,
+``nox -s pandas`` those of the accessors with each pandas that they are meant for, and 10,000 generated calls.
 """
 
 from __future__ import annotations
@@ -26,3 +27,12 @@ def ipykernels(session: nox.Session, ipykernel: str) -> None:
     session.install("--editable", ".[test]")
     session.install("--upgrade", f"ipykernel{ipykernel}")
     session.run("pytest", "tests/notebook", *session.posargs, env={"NBPAR_KERNEL_PYTHONPATH": ""})
+
+
+@nox.session
+@nox.parametrize("version", ["==2.2.*", "==2.3.*", ">=3"], ids=["2.2", "2.3", "3"])
+def pandas(session: nox.Session, version: str) -> None:
+    session.install("--editable", ".[test]")
+    session.install(f"pandas{version}")
+    session.run("pytest", "tests/interop/test_pandas.py", "tests/interop/test_pandas_differential.py", *session.posargs)
+    session.run("python", "-m", "tests.interop.pandas_differential", "--examples", "10000")

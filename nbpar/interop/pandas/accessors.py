@@ -97,13 +97,11 @@ def _none(_: object) -> None:
 
 def _is_plain(function: Any) -> bool:
     """Whether pandas would call it again and again; else it is a name, a list, a dict, or works on all at once."""
-    if not callable(function) or isinstance(function, np.ufunc) or pd.api.types.is_list_like(function):
-        return False
-    return not _is_known(function)
+    return callable(function) and not isinstance(function, np.ufunc) and not pd.api.types.is_list_like(function)
 
 
 def _is_known(function: Any) -> bool:
-    """Whether pandas 2 has something quicker of its own for it (``sum``, ``numpy.mean``); pandas 3 calls these."""
+    """Whether groups may have something of their own for it (``sum``, ``numpy.mean``): pandas 2 has, by its identity."""
     from pandas.core import common
 
     for name in ("_cython_table", "_builtin_table"):
@@ -350,7 +348,7 @@ class GroupByAccessor(_Accessor):
         __tracebackhide__ = True
         grouped = self._obj
         method = getattr(grouped, verb)
-        if not _is_plain(function) or kwargs.get("engine") not in (None, "cython"):
+        if not _is_plain(function) or _is_known(function) or kwargs.get("engine") not in (None, "cython"):
             return method(function, *args, **kwargs)
         return self._settle(
             lambda one: method(one, *args, **kwargs), function, lambda asked: cut_groups(grouped, asked), **how
