@@ -66,11 +66,11 @@ def configure(
     serializer: Serializer = "auto",
     env: Mapping[str, str] | None = None,
     idle_timeout: float | None = None,
-    keep_globals: bool = False,
 ) -> None:
     """Set the options of the notebook's pool; what is not given gets its default.
 
-    Takes the options of :class:`nbpar.WorkerPool`. A pool that exists is ended once its jobs have; the next call makes
+    Takes the options of :class:`nbpar.WorkerPool`, but `keep_globals`: in the notebook's pool each job sees the names as
+    they are at its call, which loops count on. A pool that exists is ended once its jobs have; the next call makes
     the new one.
 
     Raises
@@ -103,7 +103,6 @@ process may use)
         "serializer": serializer,
         "env": environment(env),
         "idle_timeout": idle_timeout,
-        "keep_globals": keep_globals,
     }
     PoolOptions(**settings)  # checked before anything changes
     global _settings

@@ -170,3 +170,8 @@ with nbpar.WorkerPool(n_workers=1, start_method={method!r}, worker_init=init, ke
     print(pool.map(predict, range(3)), pool.submit(predict, 0).result())
 """
     assert run_script(code) == "[1, 2, 3] 1\n"
+
+
+def test_the_notebooks_own_pool_does_not_keep_globals() -> None:
+    with pytest.raises(TypeError, match="keep_globals"):
+        nbpar.configure(keep_globals=True)  # type: ignore[call-arg]  # loops count on names as they are at the call
