@@ -69,8 +69,8 @@ def configure(
 ) -> None:
     """Set the options of the notebook's pool; what is not given gets its default.
 
-    Takes the options of :class:`nbpar.WorkerPool`, but `keep_globals`: in the notebook's pool each job sees the names as
-    they are at its call, which loops count on. A pool that exists is ended once its jobs have; the next call makes
+    Takes the options of :class:`nbpar.WorkerPool`, but `keep_globals`: in the notebook's pool each job sees the names
+    as they are at its call, which loops count on. A pool that exists is ended once its jobs have; the next call makes
     the new one.
 
     Raises
