@@ -27,6 +27,7 @@ import nbpar
 from nbpar.errors import JobCancelledError, OptionsError, SerializationError, WorkerDiedError
 from nbpar.interop import futures as door
 from nbpar.interop.futures import BrokenProcessPool, Executor, ProcessPoolExecutor, as_completed, wait
+from nbpar.options import default_start_method, usable_cpus
 from tests.helpers import alive, no_leftovers, run_script, until
 
 ROOT = Path(__file__).parents[2]
@@ -333,6 +334,44 @@ def test_initializer_prepares_each_worker() -> None:
         assert {future.result() for future in [executor.submit(get_it) for _ in range(8)]} == {"something"}
 
 
+_lock: Any = None
+
+
+def set_lock(lock: Any) -> None:
+    global _lock
+    _lock = lock
+
+
+def is_locked() -> bool:
+    return not _lock.acquire(block=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")  # other tests have left threads
+@pytest.mark.parametrize("context", [None, "fork"])
+def test_lock_that_only_a_fork_passes_on_comes_with_the_initializer(context: str | None) -> None:
+    lock = multiprocessing.get_context("fork").Lock()
+    with Executor(1, context, set_lock, (lock,)) as executor:
+        assert executor._crew.pool.start_method == "fork"
+        with lock:
+            assert executor.submit(is_locked).result() is True
+    with pytest.raises(pickle.PicklingError, match="worker_init cannot be sent"):
+        Executor(1, "forkserver", set_lock, (lock,))
+
+
+def test_queue_comes_with_the_initializer() -> None:
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    with Executor(1, initializer=set_lock, initargs=(queue,)) as executor:
+        assert executor._crew.pool.start_method == default_start_method()
+        executor.submit(put_it, 5).result()
+        assert queue.get() == 5
+    queue.close()
+
+
+def put_it(value: int) -> None:
+    _lock.put(value)
+
+
 def test_failing_initializer_breaks_the_executor(caplog: pytest.LogCaptureFixture) -> None:
     with Executor(1, initializer=divmod, initargs=(1, 0)) as executor:
         error = executor.submit(abs, -1).exception(20)
@@ -417,6 +456,7 @@ def test_nested_executors_end(processes: Executor) -> None:
             return [executor.submit(pow, x, 2).result(), *executor.map(abs, [-x])]
 
     assert [one.result(50) for one in [processes.submit(outer, x) for x in (2, 3)]] == [[4, 2], [9, 3]]
+    assert processes.submit(lambda: Executor()._max_workers).result() == 1  # the other workers are at work
 
 
 # --- one card, one line in nbpar.jobs() -------------------------------------------------------------------------------
@@ -469,7 +509,7 @@ def test_context_is_a_name_or_an_object(context: str) -> None:
 
 def test_default_is_the_cpus_that_may_be_used() -> None:
     with Executor() as executor:
-        assert executor._max_workers == nbpar.options.usable_cpus()
+        assert executor._max_workers == usable_cpus()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from nbpar.errors import SerializationError, WorkerStartError
 from nbpar.inputs import name_of
 from nbpar.interop.futures.errors import BROKEN, as_raised, broken
 from nbpar.interop.futures.runs import CallFuture, Mapped, Submitted
+from nbpar.job import Job
 from nbpar.options import Progress
 from nbpar.pool import WorkerPool
 from nbpar.views.cell import kernel_shell
@@ -27,6 +29,9 @@ from nbpar.views.cell import kernel_shell
 __all__ = ["Crew"]
 
 _log = logging.getLogger("concurrent.futures")
+
+MAX_UNDRAWN = 8
+"""Jobs that may end within the tenth of a second that their lines take to be written."""
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()  # those with work under way are held by their jobs
 _crews_lock = threading.RLock()  # guards the set
@@ -63,6 +68,7 @@ class Crew:
         self._lock = threading.RLock()  # guards the two below, and what runs count; never held while a job is told
         self._runs: set[Submitted | Mapped] = set()
         self._open: Submitted | None = None  # takes the calls that are submitted now
+        self._ended: deque[weakref.ref[Job[Any]]] = deque(maxlen=MAX_UNDRAWN)  # whose last lines may not be out yet
         with _crews_lock:
             _crews.add(self)
 
@@ -156,9 +162,11 @@ class Crew:
         run.job.feed(run.n_added, closed=True)
 
     def has_ended(self, run: Submitted | Mapped) -> None:
-        """A job is over."""
+        """A job is over, or could not begin."""
         with self._lock:
             self._runs.discard(run)
+            if (job := getattr(run.job, "job", None)) is not None:
+                self._ended.append(weakref.ref(job))
             if self._open is run:
                 self._open = None
 
@@ -206,6 +214,10 @@ class Crew:
             for one in runs:
                 one.close()
         self.pool.shutdown(wait=wait, cancel=interrupt)
+        if wait:
+            for reference in tuple(self._ended):
+                if (job := reference()) is not None:
+                    job.wait()  # until what its tasks have printed is out: the interpreter may end now
 
     def stop_workers(self, number: int) -> None:
         """Send all workers a signal; nothing of the crew goes on."""

@@ -5,7 +5,6 @@ Checks arguments; the work is done by :mod:`nbpar.interop.futures.crew`.
 
 from __future__ import annotations
 
-import functools
 import signal
 import time
 import weakref
@@ -17,8 +16,8 @@ from typing import Any, Literal, TypeVar, get_args
 from nbpar.errors import OptionsError
 from nbpar.interop.futures.crew import Crew
 from nbpar.interop.futures.runs import items_of
-from nbpar.options import Progress, Serializer, StartMethod
-from nbpar.pool import WorkerPool
+from nbpar.interop.futures.workers import make_pool
+from nbpar.options import Progress, Serializer, StartMethod, environment
 
 __all__ = ["Executor"]
 
@@ -33,10 +32,11 @@ class Executor(futures.Executor):
     Parameters
     ----------
     max_workers : int, optional
-        By default the CPUs this process may really use (affinity and cgroup quota).
+        By default the CPUs this process may really use (affinity and cgroup quota); in a worker one.
     mp_context : context or str, optional
         A context of `multiprocessing`, or the name of its start method: ``"forkserver"`` (the default, on Windows
-        ``"spawn"``), ``"spawn"``, ``"fork"``; or ``"threads"``.
+        ``"spawn"``), ``"spawn"``, ``"fork"``; or ``"threads"``. By default ``"fork"`` where `initargs` have what only
+        a fork passes on: a lock of multiprocessing's own, an open file.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` in each worker when it starts.
     initargs : tuple
@@ -99,20 +99,17 @@ class Executor(futures.Executor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; supply a "
                     "different mp_context."
                 )
-        pool = WorkerPool(
-            n_workers=max_workers,
-            start_method=start_method,
-            worker_init=None if initializer is None else functools.partial(initializer, *initargs),
-            worker_exit=worker_exit,
-            tasks_per_worker=max_tasks_per_child,
-            memory_limit=memory_limit,
-            cpu_ids=cpu_ids,
-            threads_per_worker=threads_per_worker,
-            serializer=serializer,
-            env=env,
-            idle_timeout=idle_timeout,
-            keep_globals=True,  # what an initializer does to them is what it is for
-        )
+        options: dict[str, Any] = {
+            "worker_exit": worker_exit,
+            "tasks_per_worker": max_tasks_per_child,
+            "memory_limit": memory_limit,
+            "cpu_ids": cpu_ids,
+            "threads_per_worker": threads_per_worker,
+            "serializer": serializer,
+            "env": environment(env),
+            "idle_timeout": idle_timeout,
+        }
+        pool = make_pool(max_workers, start_method, initializer, initargs, options)
         self._max_workers = pool.n_workers  # dask reads it
         self._crew = Crew(pool, progress)
         weakref.finalize(self, self._crew.shutdown, wait=False, cancel=False).atexit = False
