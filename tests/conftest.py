@@ -7,12 +7,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 _BROWSER = Path(__file__).parent / "browser"
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and all that they start would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A bar made in this process would leave a thread of tqdm's own, of which every later pool that forks warns.
+tqdm.monitor_interval = 0
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled

@@ -171,7 +171,8 @@ class Captures:
             if site.kind == "extreme":
                 call: Any = getattr(site.statement, "value", None)
                 function = call.func.id
-                if namespace.get(function, None) not in (None, getattr(builtins, function)):
+                own = getattr(builtins, function)
+                if namespace.get(function, own) is not own:
                     raise Refused(
                         f"`{function}` is not Python's own here, so nothing is known of what it does.", site.place
                     )

@@ -28,12 +28,6 @@ Pool = nbpar.WorkerPool
 Seen = tuple[int, int | None] | None
 
 
-@pytest.fixture(autouse=True)
-def no_thread_of_tqdms_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without workers, and in threads, bars are made in this process: pools that fork would warn of the thread."""
-    monkeypatch.setattr(tqdm.std.tqdm, "monitor_interval", 0)
-
-
 def told() -> Seen:
     """What the board says of the running task."""
     context = current_context()

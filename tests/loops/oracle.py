@@ -25,7 +25,7 @@ import numpy as np
 
 from tests.loops.picture import arrays_in, differences, picture
 
-__all__ = ["Case", "EndlessError", "Refusal", "Runner", "Verdict", "fresh", "judge", "parts_of"]
+__all__ = ["Case", "Refusal", "Runner", "Verdict", "fresh", "judge", "parts_of"]
 
 FILENAME = "<loop cell>"
 SETUP = "<cells before>"
@@ -48,8 +48,8 @@ class Case:
         return f"{self.setup.rstrip()}\n# --- %%parallel\n{self.cell.rstrip()}"
 
 
-class EndlessError(Exception):
-    """A cell that does not end serially: no case at all."""
+class _EndlessError(Exception):
+    """The serial cell does not end."""
 
 
 MOST_S = 3.0
@@ -64,7 +64,7 @@ class Verdict:
     """How a case went."""
 
     kind: str
-    """``"same"``, ``"raised"`` (as serial does), ``"refused"`` or ``"wrong"``."""
+    """``"same"``, ``"raised"`` (as serial does), ``"refused"``, ``"wrong"``, or ``"endless"``: no case at all."""
     reason: str = ""
     unset: set[str] = field(default_factory=set)
     serial_raised: str = ""
@@ -91,8 +91,11 @@ def judge(case: Case, run: Runner) -> Verdict:
     with _quiet():
         serial = fresh(case.setup)
         serial_old, serial_arrays = dict(serial), arrays_in(serial)
-        with _to_an_end():
-            error = _raised_by(lambda: exec(compile(case.cell, FILENAME, "exec", dont_inherit=True), serial))
+        try:
+            with _to_an_end():
+                error = _raised_by(lambda: exec(compile(case.cell, FILENAME, "exec", dont_inherit=True), serial))
+        except _EndlessError:
+            return Verdict("endless", serial_raised="_EndlessError")
         expected = picture(serial, serial_old, serial_arrays)
         phase = _phase(case.cell, error)
 
@@ -200,7 +203,7 @@ def _compiled(setup: str) -> Any:
 def _raised_by(call: Callable[[], Any]) -> BaseException | None:
     try:
         call()
-    except (KeyboardInterrupt, MemoryError, EndlessError):
+    except (KeyboardInterrupt, MemoryError, _EndlessError):
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a cell raises is its outcome
         return error
@@ -232,7 +235,7 @@ def _phase(cell: str, error: BaseException | None) -> str:
 @contextlib.contextmanager
 def _to_an_end() -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise EndlessError
+        raise _EndlessError
 
     handler = signal.signal(signal.SIGVTALRM, stop)  # pytest's own limit goes by SIGALRM
     signal.setitimer(signal.ITIMER_VIRTUAL, MOST_S)

@@ -166,7 +166,10 @@ class _Artist:
         if isinstance(value, np.ndarray):
             return self._array(value, number)
         if type(value).__name__ in _ITERATORS:
-            return tuple(self.draw(part) for part in value.__reduce__()[1:] if part is not None)
+            _, made_of, *state = value.__reduce__()
+            if made_of in (([],), ((),)):  # one that is used up comes back as one of nothing, at its start
+                state = []
+            return tuple(self.draw(part) for part in (made_of, *state) if part is not None)
         if type(value).__module__ not in ("__main__", "user_module", "builtins", "types"):
             return (_ADDRESS.sub("", repr(value)), *self._attributes(value))  # Fraction, datetime ...
         return self._attributes(value)

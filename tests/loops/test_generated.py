@@ -58,7 +58,7 @@ def test_cells_by_number(part: int, serial: Parallel) -> None:
 
 @pytest.mark.parametrize("part", range(5))
 def test_cells_on_processes(part: int, processes: Parallel) -> None:
-    for seed in range(5000 + 30 * part, 5000 + 30 * (part + 1)):
+    for seed in range(5000 + 40 * part, 5000 + 40 * (part + 1)):
         case = case_of(seed)
         verdict = judge(case, processes)
         assert not verdict.is_wrong, f"case_of({seed}): {verdict.reason}\n{case}"

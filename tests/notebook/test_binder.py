@@ -38,7 +38,8 @@ def test_quickstart_runs_where_only_binder_files_were_installed(tmp_path: Path) 
         return done.stdout
 
     run(sys.executable, "-m", "venv", venv)
-    run("python", "-m", "pip", "install", "--quiet", "-r", "binder/requirements.txt")
+    # A third of pip's time would go into bytecode of which hardly a part is ever loaded.
+    run("python", "-m", "pip", "install", "--quiet", "--no-compile", "-r", "binder/requirements.txt")
     run(ROOT / "binder" / "postBuild")
     where = run("python", "-P", "-c", "import nbpar; print(nbpar.__file__)")
     assert Path(where.strip()).is_relative_to(venv)
