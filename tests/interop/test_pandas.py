@@ -16,10 +16,11 @@ import pytest
 
 import nbpar
 import nbpar.interop.pandas
-from nbpar.interop.pandas.accessors import register
-from nbpar.interop.pandas.groups import cut_groups
-from nbpar.interop.pandas.pieces import Groups, Joined, Parts, Rows, Windows
-from nbpar.interop.pandas.windows import cut_windows
+from nbpar.interop.pandas.groups import Groups, cut_groups
+from nbpar.interop.pandas.pieces import Joined, Parts
+from nbpar.interop.pandas.registry import register
+from nbpar.interop.pandas.rows import Rows
+from nbpar.interop.pandas.windows import Windows, cut_windows
 from tests.interop.pandas_differential import same
 
 PANDAS_2 = pd.__version__.startswith("2.")

@@ -29,7 +29,9 @@ try:
 except ImportError as error:
     raise ImportError("nbpar.interop.pandas needs pandas: pip install 'nbpar[pandas]'") from error
 
-from nbpar.interop.pandas.accessors import FrameAccessor, GroupByAccessor, SeriesAccessor, WindowAccessor, register
+from nbpar.interop.pandas.frames import FrameAccessor, SeriesAccessor
+from nbpar.interop.pandas.grouped import GroupByAccessor, WindowAccessor
+from nbpar.interop.pandas.registry import register
 
 __all__ = ["FrameAccessor", "GroupByAccessor", "SeriesAccessor", "WindowAccessor"]
 

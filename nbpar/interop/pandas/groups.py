@@ -1,7 +1,7 @@
 """Turns the groups that pandas has asked for into blocks of rows in the order of the groups.
 
 Pandas has them as thousands of small frames; a slice of all rows, sorted, travels a hundred times as fast. Called by
-:mod:`nbpar.interop.pandas.accessors`.
+:mod:`nbpar.interop.pandas.grouped`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,60 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbpar.interop.pandas.pieces import Cut, Groups, Parts, joined, label_of
+from nbpar.interop.pandas.pieces import Cut, Parts, joined, label_of, no_label
 
-__all__ = ["cut_groups"]
+__all__ = ["Groups", "cut_groups"]
 
 _MISSING = object()
+
+
+class Groups(Cut):
+    """The groups of a frame or a Series whose rows are in the order of the groups.
+
+    Parameters
+    ----------
+    data : DataFrame or Series
+    bounds : array, shape (n + 1,)
+        Where each group begins, and where the last one ends.
+    names : list, optional
+        What each has as its ``name``; None: as `data` has it.
+    label : callable
+        What an error calls the group at an index.
+    """
+
+    def __init__(
+        self, data: Any, bounds: Any, names: list[Any] | None, label: Callable[[int], str], first: int = 0
+    ) -> None:
+        self._data = data
+        self._bounds = bounds
+        self._names = names
+        self._label = label
+        self._first = first
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        # A slice remembers what it is cut from, and pandas 2 warns when it is written to; a shallow copy does not.
+        group = self._data.iloc[self._bounds[index] : self._bounds[index + 1]].copy(deep=False)
+        if self._names is not None:
+            object.__setattr__(group, "name", self._names[index])  # as pandas does: a column may have that name
+        return group
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        return self._label(self._first + index)
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        bounds = self._bounds[start : stop + 1]
+        names = None if self._names is None else self._names[start:stop]
+        data = self._data.iloc[bounds[0] : bounds[-1]]
+        return Groups(data, bounds - bounds[0], names, self._label, self._first + start)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, (self._data, self._bounds, self._names, no_label)
 
 
 def cut_groups(grouped: Any, asked: list[Any]) -> Cut:

@@ -1,8 +1,9 @@
 """What a job of the accessors goes over: rows, groups and windows, cut out of blocks of a frame.
 
 A chunk takes one block to its worker, a slice of the frame with all its rows; they are cut there, when their turn has
-come. So large columns travel through shared memory as they are, and a million rows are no million pickles. Made by
-:mod:`nbpar.interop.pandas.accessors`; used in the worker by :func:`nbpar.interop.pandas.replay.call`.
+come. So large columns travel through shared memory as they are, and a million rows are no million pickles. Here is what
+they have in common; :mod:`~nbpar.interop.pandas.rows`, :mod:`~nbpar.interop.pandas.groups` and
+:mod:`~nbpar.interop.pandas.windows` have the kinds. Used in the worker by :func:`nbpar.interop.pandas.replay.call`.
 """
 
 from __future__ import annotations
@@ -18,23 +19,7 @@ import pandas as pd
 
 from nbpar.inputs import Pieces
 
-__all__ = [
-    "Cut",
-    "Groups",
-    "Item",
-    "Joined",
-    "Numbers",
-    "Parts",
-    "RawRows",
-    "Rows",
-    "Windows",
-    "joined",
-    "label_of",
-    "rows_of",
-]
-
-FIRST_ROWS, MOST_ROWS = 8, 1024
-"""Rows made ready at once: few where each takes long, since those of a mixed frame are boxed value by value."""
+__all__ = ["Cut", "Item", "Joined", "PackedSeries", "Parts", "joined", "label_of", "no_label"]
 
 MOST_LABELS = 1000
 """Of a Series as a result: up to here the index, and not the values, is what takes the time."""
@@ -163,184 +148,7 @@ class Parts(Cut):
         return Parts(self._values[start:stop], self._label, names, self._first + start)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Parts, (self._values, _no_label, self._names)
-
-
-class Rows(Cut):
-    """The rows of a frame, each a Series as ``apply(axis=1)`` gives it."""
-
-    def __init__(self, frame: Any) -> None:
-        self._frame = frame
-        self._ready: Iterator[Any] = iter(())
-        self._next, self._stop, self._ahead = -1, -1, FIRST_ROWS
-
-    def __len__(self) -> int:
-        return len(self._frame)
-
-    def take(self, index: int) -> Any:
-        """The row; valid until the next one is taken, since pandas puts all rows into one Series in turn."""
-        if index != self._next or index >= self._stop:
-            self._ahead = min(2 * self._ahead, MOST_ROWS) if index == self._next else FIRST_ROWS
-            self._stop = min(index + self._ahead, len(self))
-            self._ready = rows_of(self._frame.iloc[index : self._stop])
-        self._next = index + 1
-        return next(self._ready)
-
-    def label(self, index: int) -> str:
-        """As of every cut."""
-        return f"row {label_of(self._frame.index[index])}"
-
-    def part(self, start: int, stop: int) -> Cut:
-        """As of every cut."""
-        return Rows(self._frame.iloc[start:stop])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Rows, (self._frame,)
-
-
-def rows_of(frame: Any) -> Iterator[Any]:
-    """The rows of a frame that is not empty, by pandas' own hand."""
-    try:
-        from pandas.core.apply import frame_apply
-
-        rows: Iterator[Any] = iter(frame_apply(frame, len, axis=1, args=(), kwargs={}).series_generator)
-    except (ImportError, AttributeError, TypeError):  # no part of pandas' public interface; 2.2 to 3.1 have it
-        return (frame.iloc[index] for index in range(len(frame)))
-    return rows
-
-
-class RawRows(Cut):
-    """The rows or the columns of a frame as arrays, for ``raw=True``."""
-
-    def __init__(self, values: Any, word: str = "", labels: Any = None) -> None:
-        self._values = values
-        self._word = word
-        self._labels = labels
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def take(self, index: int) -> Any:
-        """As of every cut."""
-        return self._values[index]
-
-    def label(self, index: int) -> str:
-        """As of every cut."""
-        return f"{self._word} {label_of(self._labels[index])}"
-
-    def part(self, start: int, stop: int) -> Cut:
-        """As of every cut."""
-        return RawRows(self._values[start:stop], self._word, self._labels[start:stop])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RawRows, (self._values,)
-
-
-class Numbers(RawRows):
-    """Numbers of a column, which travel as an array and arrive as Python's own."""
-
-    def take(self, index: int) -> Any:
-        """As of every cut."""
-        return self._values[index].item()
-
-    def label(self, index: int) -> str:
-        """As of every cut."""
-        return repr(self._values[index].item())
-
-    def part(self, start: int, stop: int) -> Cut:
-        """As of every cut."""
-        return Numbers(self._values[start:stop])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Numbers, (self._values,)
-
-
-class Groups(Cut):
-    """The groups of a frame or a Series whose rows are in the order of the groups.
-
-    Parameters
-    ----------
-    data : DataFrame or Series
-    bounds : array, shape (n + 1,)
-        Where each group begins, and where the last one ends.
-    names : list, optional
-        What each has as its ``name``; None: as `data` has it.
-    label : callable
-        What an error calls the group at an index.
-    """
-
-    def __init__(
-        self, data: Any, bounds: Any, names: list[Any] | None, label: Callable[[int], str], first: int = 0
-    ) -> None:
-        self._data = data
-        self._bounds = bounds
-        self._names = names
-        self._label = label
-        self._first = first
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def take(self, index: int) -> Any:
-        """As of every cut."""
-        # A slice remembers what it is cut from, and pandas 2 warns when it is written to; a shallow copy does not.
-        group = self._data.iloc[self._bounds[index] : self._bounds[index + 1]].copy(deep=False)
-        if self._names is not None:
-            object.__setattr__(group, "name", self._names[index])  # as pandas does: a column may have that name
-        return group
-
-    def label(self, index: int) -> str:
-        """As of every cut."""
-        return self._label(self._first + index)
-
-    def part(self, start: int, stop: int) -> Cut:
-        """As of every cut."""
-        bounds = self._bounds[start : stop + 1]
-        names = None if self._names is None else self._names[start:stop]
-        data = self._data.iloc[bounds[0] : bounds[-1]]
-        return Groups(data, bounds - bounds[0], names, self._label, self._first + start)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Groups, (self._data, self._bounds, self._names, _no_label)
-
-
-class Windows(Cut):
-    """Windows of one column: arrays, or where there is an `index` Series."""
-
-    def __init__(self, values: Any, starts: Any, stops: Any, index: Any = None, first: int = 0) -> None:
-        self._values = values
-        self._starts = starts
-        self._stops = stops
-        self._index = index
-        self._first = first
-        self._series: Any = None
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def take(self, index: int) -> Any:
-        """As of every cut."""
-        start, stop = self._starts[index], self._stops[index]
-        if self._index is None:
-            return self._values[start:stop]
-        if self._series is None:
-            self._series = pd.Series(self._values, index=self._index, copy=False)
-        return self._series.iloc[start:stop]
-
-    def label(self, index: int) -> str:
-        """As of every cut."""
-        start, stop = self._first + self._starts[index], self._first + self._stops[index]
-        return f"the window of rows {start} to {stop - 1}"
-
-    def part(self, start: int, stop: int) -> Cut:
-        """As of every cut."""
-        starts, stops = self._starts[start:stop], self._stops[start:stop]
-        first, last = (int(starts.min()), int(stops.max())) if len(starts) else (0, 0)
-        index = None if self._index is None else self._index[first:last]
-        return Windows(self._values[first:last], starts - first, stops - first, index, self._first + first)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Windows, (self._values, self._starts, self._stops, self._index)
+        return Parts, (self._values, no_label, self._names)
 
 
 class Joined(Cut):
@@ -392,6 +200,6 @@ def label_of(label: Any) -> str:
     return repr(label.item() if isinstance(label, np.generic) else label)
 
 
-def _no_label(index: int) -> str:
+def no_label(index: int) -> str:
     """In a worker, where no error is told."""
     return f"item {index}"

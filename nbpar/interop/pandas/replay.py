@@ -5,7 +5,7 @@ it; a job computes the answers; then the method runs again, and gets them in the
 pandas makes of these values: shapes, dtypes, names and errors are its own. Where pandas asks on because of an answer
 (it tries a function in two ways, or a second one after an error), there is one more round.
 
-Called by :mod:`nbpar.interop.pandas.accessors`; :func:`call` is what workers run.
+Called by :mod:`nbpar.interop.pandas.base`; :func:`call` is what workers run.
 """
 
 from __future__ import annotations

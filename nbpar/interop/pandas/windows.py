@@ -1,7 +1,7 @@
 """Turns the windows that pandas has asked for into a column and the bounds of each.
 
 Windows overlap: a column and two numbers for each are less than the windows. Called by
-:mod:`nbpar.interop.pandas.accessors`.
+:mod:`nbpar.interop.pandas.grouped`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,50 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from nbpar.interop.pandas.pieces import Cut, Parts, Windows, joined
+from nbpar.interop.pandas.pieces import Cut, Parts, joined
 
-__all__ = ["cut_windows"]
+__all__ = ["Windows", "cut_windows"]
+
+
+class Windows(Cut):
+    """Windows of one column: arrays, or where there is an `index` Series."""
+
+    def __init__(self, values: Any, starts: Any, stops: Any, index: Any = None, first: int = 0) -> None:
+        self._values = values
+        self._starts = starts
+        self._stops = stops
+        self._index = index
+        self._first = first
+        self._series: Any = None
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def take(self, index: int) -> Any:
+        """As of every cut."""
+        start, stop = self._starts[index], self._stops[index]
+        if self._index is None:
+            return self._values[start:stop]
+        if self._series is None:
+            self._series = pd.Series(self._values, index=self._index, copy=False)
+        return self._series.iloc[start:stop]
+
+    def label(self, index: int) -> str:
+        """As of every cut."""
+        start, stop = self._first + self._starts[index], self._first + self._stops[index]
+        return f"the window of rows {start} to {stop - 1}"
+
+    def part(self, start: int, stop: int) -> Cut:
+        """As of every cut."""
+        starts, stops = self._starts[start:stop], self._stops[start:stop]
+        first, last = (int(starts.min()), int(stops.max())) if len(starts) else (0, 0)
+        index = None if self._index is None else self._index[first:last]
+        return Windows(self._values[first:last], starts - first, stops - first, index, self._first + first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Windows, (self._values, self._starts, self._stops, self._index)
 
 
 def cut_windows(asked: list[Any], index: Any) -> Cut:
