@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -12,6 +12,8 @@ import nbpar
 import nbpar.interop.futures as futures_door
 import nbpar.interop.joblib as joblib_door
 import nbpar.interop.mpire as mpire_door
+import nbpar.interop.mpire.dashboard as mpire_dashboard
+import nbpar.interop.mpire.utils as mpire_utils
 import nbpar.interop.multiprocessing as pool_door
 import nbpar.interop.pandas as pandas_door
 import nbpar.interop.tqdm as tqdm_door
@@ -116,6 +118,16 @@ def pools_of_mpire() -> None:
         assert_type(pool.apply_async(square, 3).get(timeout=1), float)
         pool.map(square, [1], worker_init=print, worker_exit=print)
     assert_type(mpire_door.cpu_count(), int)
+
+
+def helpers_of_mpire() -> None:
+    assert_type(list(mpire_utils.chunk_tasks([1], chunk_size=1.5)), list[Collection[Any]])
+    assert_type(list(mpire_utils.make_single_arguments("ab", generator=False)), list[tuple[Any]])
+    assert_type(mpire_utils.get_n_chunks([1], n_jobs=2), int)
+    assert_type(mpire_utils.format_seconds(1.5, with_milliseconds=True), str)
+    with mpire_utils.TimeIt([0.0], 0):
+        assert_type(mpire_dashboard.start_dashboard()["manager_host"], int | str | None)
+    assert_type(mpire_dashboard.get_stacklevel(), int)
 
 
 def mistakes() -> None:
