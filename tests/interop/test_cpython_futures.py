@@ -8,6 +8,7 @@ with all three.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -132,13 +133,15 @@ def test_the_suite_passes(start_method: str, environ: dict[str, str], names: lis
         chosen = [name for name in mine if re.search(BEGIN_AND_END, name)]
     assert len(chosen) > 10
     targets = [tmp_path / f"{i}.json" for i in range(N_AT_ONCE)]
-    running = [_start(environ, target, part) for target, part in zip(targets, _parts(chosen), strict=True)]
     outcomes: dict[str, list[str]] = {}
-    for process, target in zip(running, targets, strict=True):
-        with process:
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(_start(environ, *one)) for one in zip(targets, _parts(chosen), strict=True)]
+        for process in running:
+            stack.callback(process.kill)  # what is still there when one has failed
+        for process, target in zip(running, targets, strict=True):
             text, _ = process.communicate()
-        assert process.returncode == 0, text
-        outcomes.update(json.loads(target.read_text())["outcomes"])
+            assert process.returncode == 0, text
+            outcomes.update(json.loads(target.read_text())["outcomes"])
     assert sorted(outcomes) == sorted(chosen)
     bad = [f"{name}: {text}" for name, (outcome, text) in outcomes.items() if outcome not in ("ok", "skipped")]
     assert bad == [], "\n".join(bad)
