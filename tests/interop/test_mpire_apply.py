@@ -124,15 +124,18 @@ def test_callback_may_call_the_pool() -> None:
     assert found == [9]
 
 
-def kill_itself() -> None:
+def kill_itself(why: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_dead_worker_costs_the_task_that_it_ran() -> None:
     with WorkerPool(1) as pool:
-        dead = pool.apply_async(kill_itself)
-        with pytest.raises(RuntimeError, match=r"Worker-0 died unexpectedly: the worker that ran it .*SIGKILL"):
+        dead = pool.apply_async(kill_itself, kwargs={"why": "test"})
+        with pytest.raises(
+            RuntimeError, match=r"Worker-0 died unexpectedly: the worker that ran it .*SIGKILL"
+        ) as caught:
             dead.get(20)
+        assert "Arg why: 'test'" in str(caught.value.__cause__)
         assert pool.apply(abs, -1) == 1
 
 

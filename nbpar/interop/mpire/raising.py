@@ -69,7 +69,9 @@ def as_mpire(error: BaseException, limits: Limits, args: str | None = None) -> B
     RuntimeError('Worker-0 died unexpectedly: item 3 = 7: it ended with exit code 1')
     """
     raised: BaseException
-    why = error if args is None or not isinstance(error, TaskError) else error.message
+    why: object = error
+    if args is not None and isinstance(error, TaskError):
+        why, error.item_repr = error.message, args
     if isinstance(error, WorkerDiedError):
         raised = RuntimeError(f"Worker-{error.worker_id} died unexpectedly: {why}")
     elif isinstance(error, TaskTimeoutError):
@@ -78,9 +80,10 @@ def as_mpire(error: BaseException, limits: Limits, args: str | None = None) -> B
     elif type(error) is TaskError and error.__cause__ is not None:
         raised = as_raised(error) if args is None else error.__cause__
         if not isinstance(raised.__cause__, WorkerTraceback):
+            told_args = f"Arg 0: {error.item_repr}" if args is None else args.replace(" | ", "\n")
             told = WorkerTraceback(
                 f"\n\nException occurred in Worker-{error.worker_id} with the following arguments:\n"
-                f"{f'Arg 0: {error.item_repr}' if args is None else args}\n{error.remote_traceback}"
+                f"{told_args}\n{error.remote_traceback}"
             )
             with contextlib.suppress(Exception):  # a class of the user's may refuse the setting of attributes
                 told.__cause__, raised.__cause__ = raised.__cause__, told
