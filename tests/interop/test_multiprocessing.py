@@ -89,6 +89,69 @@ def test_imap_gives_the_values_one_by_one(pool: Pool, chunksize: int) -> None:
     assert sorted(pool.imap_unordered(abs, range(20), chunksize)) == list(range(20))
 
 
+def test_calls_that_overlap_are_one_job_that_ends_with_the_last_of_them(threads: ThreadPool) -> None:
+    go_on = threading.Event()
+    results = [threads.apply_async(go_on.wait, (10,)) for _ in range(5)]
+    job = nbpar.jobs()[-1]
+    assert (job.name, job.n_tasks) == ("apply wait", 5)
+    assert not job.done()
+    go_on.set()
+    assert [result.get(10) for result in results] == [True] * 5
+    assert job.wait(10)
+    assert (job.status, job.n_done) == ("done", 5)
+    n_jobs = len(nbpar.jobs())
+    assert [threads.apply(abs, (-x,)) for x in range(3)] == [0, 1, 2]  # one after another: they are not listed
+    assert len(nbpar.jobs()) == n_jobs
+
+
+def test_a_burst_that_is_cancelled_by_its_card_tells_each_call(threads: ThreadPool) -> None:
+    go_on = threading.Event()
+    told: list[BaseException] = []
+    results = [threads.apply_async(go_on.wait, (30,), error_callback=told.append) for _ in range(5)]
+    nbpar.jobs()[-1].cancel()
+    for result in results:
+        with pytest.raises(JobCancelledError):
+            result.get(10)
+    go_on.set()
+    assert told == []
+    assert threads.apply_async(abs, (-1,)).get(10) == 1
+
+
+def test_many_threads_make_calls_at_once(threads: ThreadPool) -> None:
+    found: list[list[int]] = []
+
+    def make_calls() -> None:
+        found.append([result.get(20) for result in [threads.apply_async(abs, (-x,)) for x in range(100)]])
+
+    makers = [threading.Thread(target=make_calls) for _ in range(4)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(20)
+    assert found == [list(range(100))] * 4
+
+
+def test_an_exception_of_a_call_names_the_call(processes: Pool) -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        processes.apply_async(int, ("x",), {"base": 8}).get(30)
+    assert "int('x', base=8)" in caught.value.__notes__[0]
+
+
+def test_a_coroutine_function_is_run_to_its_end(threads: ThreadPool) -> None:
+    async def answer(x: int) -> int:
+        return x + 1
+
+    values: Any = threads.apply_async(answer, (41,)).get(10), threads.map(answer, [1])
+    assert values == (42, [2])
+
+
+def test_calls_without_workers_have_ended_when_they_are_made() -> None:
+    with Pool(start_method="serial") as pool:
+        assert pool.apply_async(abs, (-1,)).ready()
+        with pytest.raises(ZeroDivisionError):
+            pool.apply(reciprocal, (0,))
+
+
 def test_functions_of_a_notebook_are_called(processes: Pool) -> None:
     factor = 3
     assert processes.map(lambda x: factor * x, [1, 2]) == [3, 6]

@@ -25,11 +25,13 @@ from nbpar.interop.multiprocessing.arguments import (
     make_workers,
     start_method_of,
 )
+from nbpar.interop.multiprocessing.calls import Calls
 from nbpar.interop.multiprocessing.reading import Reading
 from nbpar.interop.multiprocessing.results import ApplyResult, IMapIterator, MapResult, as_theirs
 from nbpar.interop.multiprocessing.worker import Batch
 from nbpar.options import JobOptions, default_start_method
 from nbpar.worker.context import current_context
+from nbpar.worker.execute import is_async
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -104,6 +106,7 @@ class Pool:
         self._is_remote = self._workers.start_method not in ("threads", "serial")
         self._maxtasksperchild = maxtasksperchild
         self._reading = Reading(self._workers)
+        self._calls = None if self._workers.start_method == "serial" else Calls(self._workers)
         self._state = RUN
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -111,7 +114,16 @@ class Pool:
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
         """Call ``func(*args, **kwds)`` in a worker and return its value."""
         __tracebackhide__ = True
-        return self.apply_async(func, args, kwds).get()
+        self._check_running()
+        check_callable(func)
+        try:
+            return self._workers.submit(func, *args, **(kwds or {})).result()
+        except Exception as error:  # noqa: BLE001  # whatever the function raises
+            raised = as_theirs(error, is_remote=self._is_remote)
+        try:
+            raise raised
+        finally:
+            del raised  # the traceback would keep what its frame refers to
 
     def apply_async(
         self,
@@ -135,10 +147,11 @@ class Pool:
         self._check_running()
         check_callable(func)
         result: ApplyResult[R] = ApplyResult(callback, error_callback, is_remote=self._is_remote)
-        try:
-            result.follow(self._workers.submit(func, *args, **(kwds or {})))
-        except SerializationError as error:
-            result.refuse(error)
+        if self._calls is None or is_async(func):
+            future = self._workers.submit(func, *args, **(kwds or {}))
+            future.add_done_callback(result.settle_by)
+        else:
+            self._calls.add(func, tuple(args), kwds or {}, result)
         return result
 
     def map(
@@ -234,6 +247,8 @@ class Pool:
         """Take no more calls; the workers end when those that were made have ended."""
         if self._state == RUN:
             self._state = CLOSE
+            if self._calls is not None:
+                self._calls.close()
             self._reading.close()
 
     def terminate(self) -> None:

@@ -1,6 +1,6 @@
 """What the calls of a pool return: results to wait for, and errors by the names that multiprocessing has for them.
 
-:class:`ApplyResult` stands for one task of `nbpar.submit`, :class:`MapResult` for a job, :class:`IMapIterator` for a
+:class:`ApplyResult` stands for one call, :class:`MapResult` for a job, :class:`IMapIterator` for a
 stream. The user's threads wait, the dispatcher's thread calls back.
 """
 
@@ -14,11 +14,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import TimeoutError as WaitTimeoutError
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from nbpar.backends.base import Wait
 from nbpar.eager import EagerStream, NotYetError
 from nbpar.errors import JobCancelledError, NbparError, SerializationError
-from nbpar.future import TaskFuture
+from nbpar.future import HELP_S
 from nbpar.job import Job
 from nbpar.raising import as_raised, as_raised_inside, carry_results
 from nbpar.waiting import Latch
@@ -158,32 +159,37 @@ class _Result(Generic[R]):
             self._ready.set()
 
 
+class _Helped(Protocol):
+    def help(self, wait: Wait) -> None:
+        """Do the backend's work while the caller waits."""
+
+
 class ApplyResult(_Result[R]):
     """What `Pool.apply_async` returns."""
 
-    _future: TaskFuture[R] | None = None
+    _job: _Helped | None = None
 
-    def follow(self, future: TaskFuture[R]) -> None:
-        """Have the outcome of this one."""
-        self._future = future
-        future.add_done_callback(self._end)
+    def follow(self, job: _Helped) -> None:
+        """Its call is one of this job, which will settle it."""
+        self._job = job
 
-    def _end(self, future: Any) -> None:
-        error = future.exception()
-        if error is None:
-            self._value = future.result()
-        else:
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """The call has ended."""
+        self._value = value
+        if error is not None:
             self._error = as_theirs(error, is_remote=self._is_remote)
-        self._future = None
+        self._job = None
         self._call_back()
 
+    def settle_by(self, future: Any) -> None:
+        """The call has ended, and was this future's."""
+        error = future.exception()
+        self.settle(None if error is not None else future.result(), error)
+
     def _wait(self, timeout: float | None) -> bool:
-        future = self._future
-        if future is not None:
-            try:
-                future.exception(timeout)
-            except TimeoutError:
-                return False
+        job = self._job
+        if job is not None:
+            job.help(Wait(self._ready.is_set, HELP_S if timeout is None else min(timeout, HELP_S)))
         return True
 
 
