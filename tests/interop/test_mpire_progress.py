@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from nbpar.errors import OptionsError
 from nbpar.interop.mpire import WorkerPool, tqdm_utils
 from nbpar.interop.mpire.progress import OPTIONS, ProgressPlan, check_progress_bar_options, plan_progress
 from nbpar.views.cell import Cell
+from tests.notebook.kernels import ipykernels, start_kernel
 
 
 @pytest.fixture
@@ -211,3 +213,16 @@ def test_what_is_said_of_options_points_to_the_users_line() -> None:
             with pytest.warns(RuntimeWarning) as warned:
                 list(call(abs, iter([1]), progress_bar_options={"total": 3}))
             assert {one.filename for one in warned} == {__file__}, call
+
+
+def test_in_a_kernel_a_map_has_its_card_unless_it_is_disabled(tmp_path: Path) -> None:
+    with start_kernel(tmp_path, pythonpath=next(iter(ipykernels().values()))) as kernel:
+        kernel.run("from nbpar.interop.mpire import WorkerPool\nimport time\ndef nap(x): time.sleep(0.15)")
+        kernel.run("pool = WorkerPool(1, start_method='threading', keep_alive=True)")
+        carded = kernel.run("pool.map(nap, range(4), progress_bar_options={'desc': 'Pages'});")
+        assert any("Pages" in str(bundle.get("text/html")) for bundle in carded.displays)
+        for style in ("'dashboard'", "'notebook'"):
+            carded = kernel.run(f"pool.map(nap, range(4), progress_bar=True, progress_bar_style={style});")
+            assert any("map nap" in str(bundle.get("text/html")) for bundle in carded.displays)
+        bare = kernel.run("pool.map(nap, range(4), progress_bar=True, progress_bar_options={'disable': True});")
+        assert not bare.displays
