@@ -220,6 +220,11 @@ COLUMN_INDEXES: dict[str, Callable[[int], Any]] = {
 }
 
 
+def rarely(draw: st.DrawFn, n: int) -> bool:
+    """True about once in n times; integers would be 0 far more often."""
+    return draw(st.sampled_from([False] * (n - 1) + [True]))
+
+
 @st.composite
 def frames(draw: st.DrawFn, *, of: list[str] | None = None, columns: list[str] | None = None) -> Any:
     """A frame of up to 7 rows and 4 columns."""
@@ -235,12 +240,7 @@ def frames(draw: st.DrawFn, *, of: list[str] | None = None, columns: list[str] |
     frame.columns = COLUMN_INDEXES[draw(st.sampled_from(columns or list(COLUMN_INDEXES)))](len(kinds))
     if draw(st.booleans()):
         frame.attrs["from"] = "here"
-    return frame
-
-
-def rarely(draw: st.DrawFn, n: int) -> bool:
-    """True about once in n times; integers would be 0 far more often."""
-    return draw(st.sampled_from([False] * (n - 1) + [True]))
+    return frame.iloc[2:] if rarely(draw, 4) else frame  # a part of a larger one
 
 
 _alike = ["int", "float", "Int64", "text", "category", "zoned", "string", "time"]
@@ -283,7 +283,7 @@ _keys = ["int", "float", "text or none", "category", "ordered", "Int64", "time",
 
 @st.composite
 def calls_of_groups(draw: st.DrawFn) -> Call:
-    frame = draw(frames(columns=["text", "named", "name", "twice"]))
+    frame = draw(frames(columns=["text", "named", "name", "twice"])).copy()
     n = len(frame)
     keys = []
     for kind in draw(st.lists(st.sampled_from(_keys[:-1]), min_size=1, max_size=2)):
@@ -316,7 +316,7 @@ def calls_of_groups(draw: st.DrawFn) -> Call:
 
 @st.composite
 def calls_of_windows(draw: st.DrawFn) -> Call:
-    kinds = ["int", "float", "small", "bool", "Int64", "float32"]
+    kinds = ["int", "float", "small", "bool", "Int64", "Float64", "float32"]
     frame = draw(frames(of=[*kinds, "text"] if rarely(draw, 10) else kinds))
     if rarely(draw, 4):
         frame = frame.iloc[:, :1].squeeze(axis=1)

@@ -348,6 +348,15 @@ def test_columns_of_one_name_are_told_apart() -> None:
     both(lambda: df.groupby(["k", "l"]), lambda on: on.agg(lambda column: column.sum()))
 
 
+@pytest.mark.parametrize("columns", ["ghi", "ggg", "gg", "g"])
+def test_groups_of_equal_labels_are_told_apart(columns: str) -> None:
+    n = len(columns)
+    df = pd.DataFrame([list(range(n)), list(range(n, 2 * n))], index=[0, 0], columns=[*columns])
+    for function in (lambda x: x, lambda x: x.to_numpy() * 2, lambda x: x if x.ndim == 1 else 5):
+        both(lambda: df.groupby([5, 6]), lambda on, function=function: on.transform(function))
+        both(lambda: df.groupby([5, 6]), lambda on, function=function: on.agg(lambda x: x.iloc[0]))
+
+
 def test_a_first_group_without_rows_is_transformed_as_by_pandas() -> None:
     # Pandas calls the function for it once more when it gives no Series.
     keys = pd.Categorical(["a", "b"], categories=["c", "b", "a"])
@@ -376,12 +385,20 @@ def test_groups_that_are_not_all_the_groups_travel_one_by_one() -> None:
 def test_windows_travel_as_a_column_and_bounds() -> None:
     df = pd.DataFrame({"x": np.arange(100.0), "y": np.arange(100.0) ** 2})
     rolling = df.rolling(10, min_periods=4)
-    cut = cut_windows(asked_by(lambda one: rolling.apply(one, raw=True)), df.index)
+    cut = cut_windows(asked_by(lambda one: rolling.apply(one, raw=True)), df.index, df)
     assert type(cut) is Joined and len(cut) == 2 * 97
     same(cut[50].take(), df["x"].iloc[44:54].rename(None))
     part = cut[90:110]
     same(part[19].take(), df["y"].iloc[6:16].rename(None))
     assert type(cut[:10]) is Windows
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_windows_of_a_part_of_a_frame_have_its_own_labels(order: Any) -> None:
+    numbers = pd.DataFrame(np.array(np.arange(400.0).reshape(100, 4), order=order)).assign(i=range(100))
+    numbers["masked"] = pd.array(np.arange(100.0), dtype="Float64")
+    for make in (lambda: numbers[25:75], lambda: numbers[3:50], lambda: numbers[50:][1], lambda: numbers[::2]):
+        both(lambda make=make: make().rolling(3), lambda on: on.apply(lambda x: x.index[0] * 1000 + x.iloc[0]))
 
 
 def test_rows_are_the_same_in_any_order() -> None:

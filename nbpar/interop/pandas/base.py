@@ -16,7 +16,7 @@ from nbpar.interop.pandas.replay import Asked, Settings, settle
 from nbpar.options import Progress, job_options
 from nbpar.pool import WorkerPool
 
-__all__ = ["Accessor", "is_plain", "none"]
+__all__ = ["Accessor", "elements", "is_plain", "none"]
 
 A = TypeVar("A", bound="Accessor")
 
@@ -75,19 +75,24 @@ class Accessor:
     def __repr__(self) -> str:
         return f"<nbpar for a {type(self._obj).__name__}>"
 
-    def _settle(self, method: Callable[[Any], Any], function: Any, cut: Callable[[list[Any]], Any], **how: Any) -> Any:
+    def _settle(self, method: Callable[[Any], Any], function: Any, cut: Callable[[Asked], Any], **how: Any) -> Any:
         """See :func:`~nbpar.interop.pandas.replay.settle`; `cut` makes the job's items of what pandas asks."""
         __tracebackhide__ = True
 
         def run(asked: Asked, on_error: str) -> list[Any]:
             __tracebackhide__ = True
-            return self._settings.run(function, asked.args, asked.kwargs, cut(asked.arguments), on_error=on_error)
+            return self._settings.run(function, asked.args, asked.kwargs, cut(asked), on_error=on_error)
 
         return settle(method, function, run, **how)
 
 
 def none(_: object) -> None:
     """The blank of most methods; see :data:`~nbpar.interop.pandas.replay.Blank`."""
+
+
+def elements(asked: Asked) -> list[Any]:
+    """What was asked, as it is: values of a column or a frame."""
+    return asked.arguments
 
 
 def is_plain(function: Any) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbpar.interop.pandas.base import Accessor, is_plain, none
+from nbpar.interop.pandas.base import Accessor, elements, is_plain, none
 from nbpar.interop.pandas.pieces import Cut, Parts, label_of
-from nbpar.interop.pandas.replay import first_asked
+from nbpar.interop.pandas.replay import Asked, first_asked
 from nbpar.interop.pandas.rows import Numbers, RawRows, Rows
 
 __all__ = ["FrameAccessor", "SeriesAccessor"]
@@ -73,8 +73,8 @@ class FrameAccessor(Accessor):
             return self._apply_rows(func, given)
         labels, word = (frame.index, "row") if is_by_row else (frame.columns, "column")
 
-        def cut(arguments: list[Any]) -> Cut:
-            return Parts(arguments, lambda index: f"{word} {label_of(labels[index])}")
+        def cut(asked: Asked) -> Cut:
+            return Parts(asked.arguments, lambda index: f"{word} {label_of(labels[index])}")
 
         def blank(argument: Any) -> Any:
             return argument if result_type == "broadcast" else None
@@ -93,7 +93,7 @@ class FrameAccessor(Accessor):
         if type(frame) is pd.DataFrame:
             data = np.zeros(frame.shape, dtype=bool)
             light = pd.DataFrame(data, index=frame.index, columns=frame.columns, copy=False).__finalize__(frame)
-        return self._settle(lambda one: light.apply(one, **given), function, list, blank=none, answers=values)
+        return self._settle(lambda one: light.apply(one, **given), function, elements, blank=none, answers=values)
 
     def _apply_raw(self, function: Any, given: dict[str, Any], *, is_by_row: bool) -> Any:
         __tracebackhide__ = True
@@ -103,7 +103,7 @@ class FrameAccessor(Accessor):
         values = frame.to_numpy()
         items = RawRows(values, "row", frame.index) if is_by_row else RawRows(values.T, "column", frame.columns)
         answers = self._settings.run(function, asked.args, asked.kwargs, items)
-        return self._settle(lambda one: frame.apply(one, **given), function, list, blank=none, answers=answers)
+        return self._settle(lambda one: frame.apply(one, **given), function, elements, blank=none, answers=answers)
 
     def map(self, func: Any, na_action: Any = None, **kwargs: Any) -> Any:
         """:meth:`pandas.DataFrame.map`; the values are the tasks.
@@ -120,7 +120,7 @@ class FrameAccessor(Accessor):
         frame = self._obj
         if not is_plain(func):
             return frame.map(func, na_action=na_action, **kwargs)
-        return self._settle(lambda one: frame.map(one, na_action=na_action, **kwargs), func, list, blank=none)
+        return self._settle(lambda one: frame.map(one, na_action=na_action, **kwargs), func, elements, blank=none)
 
 
 class SeriesAccessor(Accessor):
@@ -187,4 +187,4 @@ class SeriesAccessor(Accessor):
         is_number = isinstance(dtype, np.dtype) and dtype.kind in "biuf" and len(present)
         if is_number and (asked := first_asked(lambda one: method(one, present.iloc[:1]), function)) is not None:
             answers = self._settings.run(function, asked.args, asked.kwargs, Numbers(present.to_numpy()))
-        return self._settle(method, function, list, blank=none, answers=answers)
+        return self._settle(method, function, elements, blank=none, answers=answers)

@@ -14,6 +14,7 @@ import pandas as pd
 from nbpar.interop.pandas.base import Accessor, is_plain, none
 from nbpar.interop.pandas.groups import cut_groups
 from nbpar.interop.pandas.pieces import Cut
+from nbpar.interop.pandas.replay import Asked
 from nbpar.interop.pandas.windows import cut_windows
 
 __all__ = ["GroupByAccessor", "WindowAccessor"]
@@ -103,9 +104,11 @@ class GroupByAccessor(Accessor):
         method = getattr(grouped, verb)
         if not is_plain(function) or _is_known(function) or kwargs.get("engine") not in (None, "cython"):
             return method(function, *args, **kwargs)
-        return self._settle(
-            lambda one: method(one, *args, **kwargs), function, lambda asked: cut_groups(grouped, asked), **how
-        )
+
+        def cut(asked: Asked) -> Cut:
+            return cut_groups(grouped, asked.arguments, is_first=asked.is_first, by_column=verb != "transform")
+
+        return self._settle(lambda one: method(one, *args, **kwargs), function, cut, **how)
 
 
 class WindowAccessor(Accessor):
@@ -149,7 +152,7 @@ class WindowAccessor(Accessor):
         is_noted_raw = raw or index is not None
         given = {"raw": is_noted_raw, "engine": engine, "engine_kwargs": engine_kwargs, "args": args, "kwargs": kwargs}
 
-        def cut(arguments: list[Any]) -> Cut:
-            return cut_windows(arguments, index)
+        def cut(asked: Asked) -> Cut:
+            return cut_windows(asked.arguments, index, None if index is None else window._selected_obj)
 
         return self._settle(lambda one: window.apply(one, **given), func, cut, blank=lambda _: 0.0)

@@ -68,7 +68,7 @@ class Groups(Cut):
         return Groups, (self._data, self._bounds, self._names, no_label)
 
 
-def cut_groups(grouped: Any, asked: list[Any]) -> Cut:
+def cut_groups(grouped: Any, asked: list[Any], *, is_first: bool = True, by_column: bool = True) -> Cut:
     """The groups, as they were asked for: all of a frame, or those of each column in turn; where not, one by one.
 
     Parameters
@@ -76,23 +76,34 @@ def cut_groups(grouped: Any, asked: list[Any]) -> Cut:
     grouped : DataFrameGroupBy or SeriesGroupBy
     asked : list of DataFrame or Series
         What its method has called the function with.
+    is_first : bool
+        Nothing was asked before: what is asked begins with the first column.
+    by_column : bool
+        Columns are asked for in turn, each with all its groups; else (by ``transform``) each group with all its
+        columns, and if as a frame, then perhaps all but the first group.
     """
-    if getattr(grouped, "axis", 0) == 0:
+    n_frames = sum(isinstance(one, pd.DataFrame) for one in asked)
+    is_of_columns = n_frames == 0 and isinstance(grouped, pd.api.typing.DataFrameGroupBy)
+    is_sure = n_frames == len(asked) or (n_frames == 0 and (not is_of_columns or (is_first and by_column)))
+    if is_sure and getattr(grouped, "axis", 0) == 0:
         numbers = grouped.ngroup().to_numpy()  # in the order in which they are gone through; NaN where the key is
         n_in = int((numbers >= 0).sum())
         order = np.argsort(np.where(numbers >= 0, numbers, np.inf), kind="stable")[:n_in]
         lengths = np.bincount(numbers[order].astype(np.intp), minlength=grouped.ngroups)
-        for chosen in (np.arange(len(lengths)), np.flatnonzero(lengths)):  # without those of no rows, or with them
-            for start in (0, 1):  # without the first, which has been asked for before, or with it
-                if (found := _blocks(grouped, asked, order, lengths, chosen[start:])) is not None:
-                    return found
+        for chosen in (np.arange(len(lengths)), np.flatnonzero(lengths)):  # with those of no rows, or without
+            for start in (0,) if by_column else (0, 1):
+                n = len(chosen) - start
+                if len(asked) == n or (is_of_columns and n and len(asked) % n == 0):
+                    found = _blocks(grouped, asked, order, lengths, chosen[start:])
+                    if found is not None:
+                        return found
     return Parts(asked, _labels(asked, None), _names(asked, _MISSING))
 
 
 def _blocks(grouped: Any, asked: list[Any], order: Any, lengths: Any, chosen: Any) -> Cut | None:
     """Blocks, if it is these groups that were asked for, once or for each column; None if it is not."""
     n, own = len(chosen), lengths[chosen]
-    if not n or len(asked) % n or not (np.reshape([len(one) for one in asked], (-1, n)) == own).all():
+    if not (np.reshape([len(one) for one in asked], (-1, n)) == own).all():
         return None
     order = order[int(lengths[: chosen[0]].sum()) :]
     bounds = np.concatenate([[0], np.cumsum(own)])
@@ -104,10 +115,7 @@ def _blocks(grouped: Any, asked: list[Any], order: Any, lengths: Any, chosen: An
         if data is None:
             return None
         data = data.take(order)
-        if not all(
-            data.index[bounds[i] : bounds[i + 1]].equals(groups[i].index) and type(groups[i]) is type(groups[0])
-            for i in (0, n // 2, n - 1)
-        ):
+        if not all(data.index[bounds[i] : bounds[i + 1]].equals(groups[i].index) for i in (0, n // 2, n - 1)):
             return None
         label = _labels(groups, [keys[i] for i in chosen] if len(keys) == len(lengths) else None)
         found.append(Groups(data, bounds, _names(groups, getattr(data, "name", None)), label))

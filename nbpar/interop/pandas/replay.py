@@ -133,6 +133,11 @@ class Asked:
         self.kwargs: dict[str, Any] = {}
         self._place = 0
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no answer was given before."""
+        return self._place == 0
+
     def stand_in(
         self,
         function: Callable[..., Any],

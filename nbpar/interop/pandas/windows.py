@@ -56,7 +56,7 @@ class Windows(Cut):
         return Windows, (self._values, self._starts, self._stops, self._index)
 
 
-def cut_windows(asked: list[Any], index: Any) -> Cut:
+def cut_windows(asked: list[Any], index: Any, data: Any = None) -> Cut:
     """The windows, as they were asked for.
 
     Parameters
@@ -65,16 +65,16 @@ def cut_windows(asked: list[Any], index: Any) -> Cut:
         What pandas has called the function with. Arrays are views of a column.
     index : Index, optional
         Of the rows; then Series are made of the arrays.
+    data : DataFrame or Series, optional
+        What the windows are of; needed with an index.
     """
     if not isinstance(asked[0], np.ndarray):
         return Parts(asked, lambda n: f"window {n}")
     starts = np.array([_address(one) for one in asked]) // asked[0].itemsize
     stops = starts + np.array([len(one) for one in asked])
-    places, columns = starts, np.zeros(len(asked), dtype=np.intp)
+    columns, places = np.zeros(len(asked), dtype=np.intp), starts
     if index is not None and len(index):
-        # Pandas' column is all of an array, or one of the columns in it, which lie one behind the other.
-        bases = np.array([_address(_base(one)) for one in asked]) // asked[0].itemsize
-        columns, places = np.divmod(starts - bases, len(index))
+        columns, places = _places(asked, starts, len(index), data)
     ends = [
         n + 1
         for n, (one, other) in enumerate(pairwise(asked))
@@ -103,6 +103,31 @@ def _column(windows: list[Any], starts: Any, stops: Any) -> Any:
             values[new:stop] = window[new - start :]
             filled = stop
     return values
+
+
+def _places(asked: list[Any], starts: Any, n_rows: int, data: Any) -> tuple[Any, Any]:
+    """For each window a number of its column, and the row that it begins with."""
+    # What pandas has converted is all of an array, or one of the columns in it, one behind the other. Floats it takes
+    # as they are: where `data` has them, which may be a part of a larger frame.
+    size = asked[0].itemsize
+    columns, places = np.divmod(starts - np.array([_address(_base(one)) for one in asked]) // size, n_rows)
+    parts = [data] if data.ndim == 1 else [data.iloc[:, n] for n in range(data.shape[1])]
+    arrays = [array for one in parts if (array := _floats_of(one)) is not None]  # kept, for the sake of their addresses
+    own = [_address(array) // size for array in arrays if array.strides == (size,)]
+    if own:
+        begins = np.sort(np.unique(own))
+        nearest = np.searchsorted(begins, starts, side="right") - 1
+        offsets = starts - begins[nearest]
+        is_own = (nearest >= 0) & (offsets < n_rows)
+        columns, places = np.where(is_own, -1 - nearest, columns), np.where(is_own, offsets, places)
+    return columns, places
+
+
+def _floats_of(column: Any) -> Any:
+    """The array that pandas takes the floats of a column from, if there is one without a conversion."""
+    if isinstance(column.dtype, np.dtype):
+        return column.to_numpy() if column.dtype == np.float64 else None
+    return column.to_numpy(np.float64, na_value=np.nan) if pd.api.types.is_numeric_dtype(column.dtype) else None
 
 
 def _address(array: Any) -> int:
