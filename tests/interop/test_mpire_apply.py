@@ -76,6 +76,22 @@ def test_tasks_are_begun_in_the_order_of_the_calls() -> None:
     assert begun == list(range(20))
 
 
+def test_threads_that_call_at_once_have_the_same_workers() -> None:
+    gate, results = threading.Barrier(6), []
+
+    def call(pool: WorkerPool) -> None:
+        gate.wait(20)
+        results.append(pool.apply_async(threading.get_ident))
+
+    with WorkerPool(2, start_method="threading") as pool:
+        callers = [threading.Thread(target=call, args=(pool,)) for _ in range(6)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert len({result.get(20) for result in results}) <= 2
+
+
 def test_failure_is_its_own_and_no_other_tasks(warm: WorkerPool) -> None:
     results = [warm.apply_async(fail if x == 2 else abs, x) for x in range(5)]
     with pytest.raises(ValueError, match="no") as caught:

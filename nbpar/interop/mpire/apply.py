@@ -110,10 +110,10 @@ class Applying(PoolBase):
         check_timeouts(task_timeout, worker_init_timeout, worker_exit_timeout)
         positional, named = split_arguments(list(args) if isinstance(args, dict) else args)
         item = func, tuple(positional), {**named, **(kwargs or {})}
-        shift = self._shift
-        if shift is None or self._is_stale:
-            hooks = Hooks(worker_init, worker_exit, Limits(None, worker_init_timeout, worker_exit_timeout))
-            shift = self._shift_for(hooks, lifespan=None)
+        with self._starting:
+            if self._shift is None or self._is_stale:
+                hooks = Hooks(worker_init, worker_exit, Limits(None, worker_init_timeout, worker_exit_timeout))
+                self._shift_for(hooks, lifespan=None)
         limits = self._hooks.limits._replace(task_s=task_timeout)
         hooks = Hooks(self._hooks.init, self._hooks.exit, limits)
 

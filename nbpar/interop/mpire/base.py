@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Generator
 from multiprocessing.context import BaseContext
@@ -73,6 +74,7 @@ class PoolBase:
         self._mapping: object = None  # stands for the map that is under way
         self._pending: set[AsyncResult[Any]] = set()  # changed by single operations of any thread
         self._callbacks = Callbacks()
+        self._starting = threading.RLock()  # threads that call `apply_async` at once start workers once
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
