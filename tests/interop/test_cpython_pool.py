@@ -24,4 +24,4 @@ def test_the_suite_of_multiprocessings_pool_passes() -> None:
     assert script.returncode == 0, err
     found = json.loads(out.splitlines()[-1])
     assert not found["failed"], err
-    assert found["n_run"] - found["skipped"] >= 44, err
+    assert found["n_run"] - found["skipped"] >= 38, err  # 3.12 has 40, 3.11 and 3.13 have 48
