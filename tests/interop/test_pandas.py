@@ -8,6 +8,8 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -352,9 +354,10 @@ def test_columns_of_one_name_are_told_apart() -> None:
 def test_groups_of_equal_labels_are_told_apart(columns: str) -> None:
     n = len(columns)
     df = pd.DataFrame([list(range(n)), list(range(n, 2 * n))], index=[0, 0], columns=[*columns])
-    for function in (lambda x: x, lambda x: x.to_numpy() * 2, lambda x: x if x.ndim == 1 else 5):
-        both(lambda: df.groupby([5, 6]), lambda on, function=function: on.transform(function))
-        both(lambda: df.groupby([5, 6]), lambda on, function=function: on.agg(lambda x: x.iloc[0]))
+    functions: list[Callable[[Any], Any]] = [lambda x: x, lambda x: x.to_numpy() * 2, lambda x: x if x.ndim == 1 else 5]
+    for function in functions:
+        both(lambda: df.groupby([5, 6]), methodcaller("transform", function))
+    both(lambda: df.groupby([5, 6]), lambda on: on.agg(lambda x: x.iloc[0]))
 
 
 def test_a_first_group_without_rows_is_transformed_as_by_pandas() -> None:
@@ -397,8 +400,8 @@ def test_windows_travel_as_a_column_and_bounds() -> None:
 def test_windows_of_a_part_of_a_frame_have_its_own_labels(order: Any) -> None:
     numbers = pd.DataFrame(np.array(np.arange(400.0).reshape(100, 4), order=order)).assign(i=range(100))
     numbers["masked"] = pd.array(np.arange(100.0), dtype="Float64")
-    for make in (lambda: numbers[25:75], lambda: numbers[3:50], lambda: numbers[50:][1], lambda: numbers[::2]):
-        both(lambda make=make: make().rolling(3), lambda on: on.apply(lambda x: x.index[0] * 1000 + x.iloc[0]))
+    for part in (numbers[25:75], numbers[3:50], numbers[50:][1], numbers[::2]):
+        both(partial(part.rolling, 3), lambda on: on.apply(lambda x: x.index[0] * 1000 + x.iloc[0]))
 
 
 def test_rows_are_the_same_in_any_order() -> None:
