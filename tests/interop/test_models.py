@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 import nbpar
+from tests.interop.programs import ROOT, run_program
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "models.md").read_text(encoding="utf-8")
 INPUTS = [0.5, 1.0, 2.0, 4.0]
 
@@ -108,33 +109,39 @@ def test_a_model_is_replaced_while_the_workers_stay(names: dict[str, Any]) -> No
         assert set(nbpar.map(lambda _: (model(), n_mapped())[1], range(8))) == {1}
 
 
-def test_an_estimator_is_read_in_place(names: dict[str, Any]) -> None:
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    names["table"] = table = np.random.default_rng(3).random((2_000, 3))
-    names["target"] = table.sum(axis=1)
-    for code in blocks("scikit-learn"):
-        exec(code, names)
-    assert np.concatenate(names["guesses"]) == pytest.approx(names["fitted"].predict(table))
-    shared = names["shared"]
-    in_place = nbpar.map(lambda _: not shared.value._fit_X.flags.owndata, range(2))
-    assert in_place == [True, True]
+def needs(module: str) -> pytest.MarkDecorator:
+    """Skip where a library is not installed; it is not loaded here, where its threads would be in the way of forks."""
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
 
 
-def test_a_torch_module_is_built_around_shared_arrays(names: dict[str, Any]) -> None:
-    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
-    names["images"] = images = np.random.default_rng(4).random((40, 1000), dtype=np.float32)
-    for code in blocks("PyTorch"):
-        exec(code, names)
-    with torch.no_grad():
-        expected = names["trained"](torch.from_numpy(images)).argmax(1).tolist()
-    assert [label for part in names["labels"] for label in part] == expected
-    net, arrays = names["net"], names["arrays"]
+def run_section(title: str, folder: Path, before: str, after: str) -> None:
+    """Run the code of a section in a process of its own, between more lines."""
+    start = "import numpy as np\nimport nbpar\nnbpar.configure(n_workers=2)\n"
+    assert run_program("\n".join([start, before, *blocks(title), after, "print('right')"]), folder) == "right\n"
 
-    def is_around(_: int) -> bool:
-        weight = net().state_dict()["0.weight"]
-        return bool(weight.data_ptr() == arrays.value["0.weight"].ctypes.data)
 
-    assert nbpar.map(is_around, range(2)) == [True, True]
+@needs("sklearn")
+def test_an_estimator_is_read_in_place(tmp_path: Path) -> None:
+    before = "table = np.random.default_rng(3).random((2_000, 3))\ntarget = table.sum(axis=1)"
+    after = """
+assert np.allclose(np.concatenate(guesses), fitted.predict(table))
+assert nbpar.map(lambda _: shared.value._fit_X.flags.owndata, range(2)) == [False, False]
+"""
+    run_section("scikit-learn", tmp_path, before, after)
+
+
+@needs("torch")
+def test_a_torch_module_is_built_around_shared_arrays(tmp_path: Path) -> None:
+    after = """
+with torch.no_grad():
+    assert sum(labels, []) == trained(torch.from_numpy(images)).argmax(1).tolist()
+
+def is_around(_):
+    return net().state_dict()["0.weight"].data_ptr() == arrays.value["0.weight"].ctypes.data
+
+assert nbpar.map(is_around, range(2)) == [True, True]
+"""
+    run_section("PyTorch", tmp_path, "images = np.random.default_rng(4).random((40, 1000), dtype=np.float32)", after)
 
 
 def with_question(code: str, question: str) -> str:
@@ -167,4 +174,6 @@ def test_a_global_that_an_initializer_sets_is_the_tasks(names: dict[str, Any]) -
 def test_every_section_with_code_is_tested() -> None:
     titles = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
     source = Path(__file__).read_text(encoding="utf-8")
-    assert [title for title in titles if blocks(title) and f'blocks("{title}")' not in source] == []
+    assert [
+        title for title in titles if blocks(title) and not re.search(rf'(?:blocks|run_section)\("{title}"', source)
+    ] == []
