@@ -11,7 +11,7 @@ import io
 import itertools
 import pickle
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from cloudpickle import cloudpickle as cp
 
@@ -21,15 +21,30 @@ from nbpar.wire import classes
 from nbpar.wire.byvalue import ByValuePickler
 from nbpar.wire.codec import CannotPickle, Codec, Encoded
 from nbpar.worker.execute import Unusable, Work, unwrapped
-from nbpar.worker.strict import Strict
+from nbpar.worker.strict import States, Strict, random_states
 
-__all__ = ["Isolated", "pack"]
+__all__ = ["Isolated", "Packed", "pack"]
 
 _numbers = itertools.count()
 
 
-def pack(job: JobSpec) -> Encoded:
-    """The function of a strict job as bytes, in the thread of the user's call.
+class Packed(NamedTuple):
+    """What the copies of a strict job are made of.
+
+    Attributes
+    ----------
+    function : Encoded
+        The function as bytes.
+    states : tuple
+        Of the kernel's generators of random numbers, before any task has run.
+    """
+
+    function: Encoded
+    states: States
+
+
+def pack(job: JobSpec) -> Packed:
+    """A strict job's function and surroundings as they are now, in the thread of the user's call.
 
     Raises
     ------
@@ -42,7 +57,7 @@ def pack(job: JobSpec) -> Encoded:
     except CannotPickle as error:
         raise SerializationError(f"the function cannot be sent to the workers: {error}") from None
     encoded.buffers = [memoryview(bytes(one)) for one in encoded.buffers]  # as they are now
-    return encoded
+    return Packed(encoded, random_states())
 
 
 class Isolated:
@@ -56,14 +71,15 @@ class Isolated:
         Says what was changed.
     """
 
-    def __init__(self, job: JobSpec, packed: Encoded) -> None:
+    def __init__(self, job: JobSpec, packed: Packed) -> None:
         self._codec = Codec()
         self._copies: dict[str, type] = {}  # by the id of the kernel's class
         self._originals: dict[type, tuple[str, type]] = {}
         self._suffix = f"~{next(_numbers)}"
-        function = self._load(packed.payload, [bytearray(one) for one in packed.buffers])
+        function = self._load(packed.function.payload, [bytearray(one) for one in packed.function.buffers])
         is_seeded = job.options.seed is not None
-        self.strict = Strict(function, keeps_items=job.options.strict == "all", seeded=is_seeded)
+        keeps_items = job.options.strict == "all"
+        self.strict = Strict(function, keeps_items=keeps_items, seeded=is_seeded, states=packed.states)
         self.work = Work(self.strict.function, job.star, job.seed, is_seeded)
 
     def take(self, items: Sequence[Any]) -> list[Any]:

@@ -30,7 +30,7 @@ from nbpar.backends.base import (
     WorkerEvent,
     short_repr,
 )
-from nbpar.backends.isolation import Isolated, pack
+from nbpar.backends.isolation import Isolated, Packed, pack
 from nbpar.backends.thread_output import renew_routes, route_prints
 from nbpar.daemon import start_thread
 from nbpar.engine.events import LostUpdate, Sampled
@@ -39,7 +39,6 @@ from nbpar.engine.plans import Running
 from nbpar.engine.state import Activity
 from nbpar.options import PoolOptions
 from nbpar.wire.board import Slot
-from nbpar.wire.codec import Encoded
 from nbpar.wire.exceptions import strip_own_frames, traceback_text
 from nbpar.worker.bars import catch_bars
 from nbpar.worker.context import Context, TaskInterrupt, current_context, set_context
@@ -70,7 +69,7 @@ class _Prepared:
 
     work: Work
     speed_key: object
-    packed: Encoded | None = None  # of a strict job: each thread has a copy of its own
+    packed: Packed | None = None  # of a strict job: each thread has a copy of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class _Order:
     quick: bool
     returnable: bool
     profiled: bool
-    strict: tuple[JobSpec, Encoded] | None = None
+    strict: tuple[JobSpec, Packed] | None = None
 
 
 class ThreadWorkers:
@@ -337,7 +336,7 @@ class ThreadWorkers:
             except TaskInterrupt:
                 continue
 
-    def _isolated(self, worker: _Thread, job: JobSpec, packed: Encoded) -> Isolated | None:
+    def _isolated(self, worker: _Thread, job: JobSpec, packed: Packed) -> Isolated | None:
         """The copy of a strict job's function that belongs to this thread."""
         if job.job_id not in worker.isolated:
             try:

@@ -3,7 +3,7 @@
 :class:`Strict` wraps the function of a job that must do what the same loop does serially. All that the function brought
 is written down before the first task and compared when tasks have ended, and each item around its task; so are the
 states of the global generators of random numbers. Owned by :mod:`nbpar.worker.main`, and by the threads and serial
-backends for a copy of the function (:mod:`nbpar.worker.isolation`).
+backends for a copy of the function (:mod:`nbpar.backends.isolation`).
 
 Budget: a look is taken after the first report, while looking takes less than `SHARE` of the time in tasks, and always
 before the worker reports the last task that it has of the job. Items are compared for `FREE_S`, and from then on for
@@ -22,7 +22,10 @@ from nbpar.worker.brought import brought_by
 from nbpar.worker.changes import MISSING, Fetch
 from nbpar.worker.contents import MAX_BYTES, Written, are_equal, is_plain, written
 
-__all__ = ["ITEM", "NUMPY_RANDOM", "RANDOM", "Strict"]
+__all__ = ["ITEM", "NUMPY_RANDOM", "RANDOM", "States", "Strict", "random_states"]
+
+States = tuple[Any, Any]
+"""Of the generators of `random` and of `numpy.random`; None for one that is not loaded."""
 
 ITEM = "the item"
 RANDOM = "the state of random"
@@ -49,6 +52,9 @@ class Strict:
         Whether a task that changes its item has lost an update.
     seeded : bool
         Whether tasks seed the global generators, and may use them.
+    states : tuple, optional
+        What :func:`random_states` gave before the first task of the job; by default as it is now, which is too late
+        where another thread may have begun.
 
     Attributes
     ----------
@@ -56,11 +62,13 @@ class Strict:
         To be called in its place.
     """
 
-    def __init__(self, function: Callable[[Any], Any], *, keeps_items: bool, seeded: bool) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], *, keeps_items: bool, seeded: bool, states: States | None = None
+    ) -> None:
         begin_s = thread_time()
         self._found: set[str] = set()
         self._told: set[str] = set()
-        self._random = None if seeded else _random_states()
+        self._random = None if seeded else states or random_states()
         self._entries = list(brought_by(function))
         self._n_arrays = max(1, sum(1 for _, fetch in self._entries if hasattr(fetch(), "nbytes")))
         self._before = [self._write(fetch) for _, fetch in self._entries]
@@ -125,7 +133,7 @@ class Strict:
     def _drawn(self) -> Iterator[str]:
         if self._random is None:
             return
-        before, (plain, numpy) = self._random, _random_states()
+        before, (plain, numpy) = self._random, random_states()
         if plain != before[0]:
             yield RANDOM
         if numpy is not None and (numpy != before[1] if before[1] is not None else numpy[2:4] != (_FRESH_MT, 0)):
@@ -144,7 +152,8 @@ class Strict:
             np.random.set_state((numpy[0], keys, *numpy[2:]))  # noqa: NPY002  # what the user's code draws from
 
 
-def _random_states() -> tuple[Any, Any]:
+def random_states() -> States:
+    """The states of the global generators."""
     numpy: Any = sys.modules.get("numpy.random")
     if not hasattr(numpy, "get_state"):  # not there, or on its way in
         return random.getstate(), None

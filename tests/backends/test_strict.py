@@ -13,6 +13,7 @@ import pytest
 import nbpar
 from nbpar.errors import LostUpdateError
 from tests.backends.conftest import PROCESSES, MakePool, only
+from tests.helpers import until
 
 CELL = """
 import functools, random, time
@@ -98,7 +99,7 @@ def test_a_change_fails_the_job_and_happens_to_a_copy(
     before = random.getstate()
     with pytest.raises(LostUpdateError) as caught:
         strictly(pool, names[function], range(60))
-    assert random.getstate() == before
+    until(lambda: random.getstate() == before)  # a thread may have been in the middle of its tasks
     assert changed in caught.value.names and "was changed by tasks" in str(caught.value)
     assert strictly(pool, names["reads"], range(3)) == [0, 1, 2]
 
