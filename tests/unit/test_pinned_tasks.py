@@ -130,7 +130,6 @@ def test_part_of_a_task_has_a_limit_of_its_own(limit_s: float | None, expected: 
     plan = JobPlan(job_id=1, n_available=1, timeout_s=5.0)
     assert plan.limit_s(Running(1, 0, slot.since_s, 1, *slot.part)) == expected
     slot.end_part()
-    own_limit_s, part = slot.part
-    assert own_limit_s is None
-    assert part == ""
-    assert plan.limit_s(Running(1, 0, slot.since_s, 1, *slot.part)) == 5.0
+    own = slot.part
+    assert own == (None, "")
+    assert plan.limit_s(Running(1, 0, slot.since_s, 1, *own)) == 5.0
