@@ -125,10 +125,11 @@ def test_part_of_a_task_has_a_limit_of_its_own(limit_s: float | None, expected: 
     slot.begin_task(0)
     began_s = slot.since_s
     slot.begin_part("worker_init", limit_s)
-    assert slot.part == (expected, "worker_init")
+    begun = slot.part
+    assert begun == (expected, "worker_init")
     assert slot.since_s >= began_s
     plan = JobPlan(job_id=1, n_available=1, timeout_s=5.0)
-    assert plan.limit_s(Running(1, 0, slot.since_s, 1, *slot.part)) == expected
+    assert plan.limit_s(Running(1, 0, slot.since_s, 1, *begun)) == expected
     slot.end_part()
     own = slot.part
     assert own == (None, "")
