@@ -168,6 +168,12 @@ class Captures:
     def _check_names(self) -> None:
         namespace = self._namespace
         for site in self._loop.sites:
+            if site.guarded and not site.on_item and site.name not in namespace:
+                raise Refused(
+                    f"`{site.name}` is not there, which the `try` or `with` around would see in each iteration. Make "
+                    f"it before the loop.",
+                    site.place,
+                )
             if site.kind == "extreme":
                 call: Any = getattr(site.statement, "value", None)
                 function = call.func.id

@@ -79,6 +79,7 @@ def plan_of_loop(
         effects=tuple(
             Effect(site.place.line, site.text, "the item's own" if site.on_item else _kind(site.name, known))
             for site in loop.sites
+            if site.kind != "touch"
         ),
         kept=tuple(name for name in (*loop.targets, *loop.bound) if name not in loop.never_kept),
         serial=tuple(_spans(loop.before)) + tuple(_spans(loop.after)),

@@ -27,12 +27,13 @@ ITEM = ".item"
 LOG = ".log"
 """The local name of a task's :class:`nbpar.worker.recorder.Recorder`. No cell can name either of them."""
 
-Kind = Literal["append", "extend", "add", "update", "setitem", "augname", "augitem", "extreme"]
+Kind = Literal["append", "extend", "add", "update", "setitem", "augname", "augitem", "extreme", "touch"]
 """What an effect does.
 
 ``append`` (also deque's), ``extend``, ``add``, ``update`` (of a set or a dict) are statements that call a method;
 ``setitem`` is ``path[key] = value``, ``augitem`` ``path[key] op= value``, ``augname`` ``name op= value``, and
-``extreme`` ``name = min(name, value)`` or ``max``, in either order of arguments.
+``extreme`` ``name = min(name, value)`` or ``max``, in either order of arguments. ``touch`` is ``path[key]``, looked up
+before the rest of one of these is computed: see :attr:`Site.guarded`.
 """
 
 
@@ -71,7 +72,9 @@ class Site:
         The statement as written, in one line.
     guarded : bool
         Whether a ``try`` or a ``with`` of the body might catch what the statement raises: then, if doing it in the
-        kernel raises, the loop is refused, because serial would have gone on.
+        kernel raises, the loop is refused, because serial would have gone on. Nor is it the same when computing what
+        is stored raises: ``groups[key]`` has been looked up by then, which may have made an item, or have raised first.
+        So that is a site of its own before it, a ``touch``.
     on_item : bool
         Whether it changes the item (an object reached from a target) instead of an outer object.
     own_slot : bool

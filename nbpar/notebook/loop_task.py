@@ -159,7 +159,7 @@ def look_after(recorders: Recorders, loop: Loop, namespace: Mapping[str, Any]) -
     for site in loop.sites:
         if site.kind in ("extend", "update"):
             collected[site.number] = tuple(_positions(_arguments_of(site)))
-        elif site.kind in ("augname", "augitem"):
+        elif site.kind in ("augname", "augitem", "touch"):
             used_up[site.number] = tuple(range(site.n_values)), ()
         elif site.kind == "extreme":
             used_up[site.number] = (), tuple(range(site.n_values))

@@ -199,7 +199,9 @@ class Replay:
             row = _name(names[0], ast.Store())
         elif not names:
             row = _name(_ROW, ast.Store())
-        body: list[ast.stmt] = [*self._kept_before(site), copy.deepcopy(site.statement)]
+        body = self._kept_before(site)
+        if site.kind != "touch":
+            body.append(copy.deepcopy(site.statement))
         if site.on_item:
             body.insert(0, ast.Assign([copy.deepcopy(self._loop.target)], _name(ITEM)))
         statements: list[ast.stmt] = [ast.For(row, _name(_ROWS), body, [])]
@@ -222,6 +224,11 @@ class Replay:
         if site.kind in _BINDS:
             self._undo.bind(self._namespace, site.name)
             return [_expression(".keep", _name(site.name))]
+        if site.kind == "touch":
+            assert isinstance(site.statement, ast.Expr)
+            made: list[ast.stmt] = []
+            self._path(site.statement.value, made)
+            return made
         container, key = _container_of(site.statement)
         keep = {"append": ".keep_length", "extend": ".keep_length"}.get(site.kind, ".keep")
         if not site.depth and not site.on_item and not self._is_bound_anew(site.name):
@@ -232,7 +239,7 @@ class Replay:
                 getattr(self._undo, keep[1:])(target)
                 if site.kind != "augitem" or hasattr(target, "nbytes"):
                     return []
-        made: list[ast.stmt] = []
+        made = []
         place = self._path(container, made)
         if key is None:
             made.append(_expression(keep, place))

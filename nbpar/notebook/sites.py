@@ -9,8 +9,10 @@ from __future__ import annotations
 import __future__
 
 import ast
+import copy
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nbpar.notebook.effects import Effect
@@ -120,8 +122,9 @@ class _Rewriter(ast.NodeTransformer):
         call, values = node.value, _Values()
         assert isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
         path = values.put_path(call.func.value)
+        made = self._touched(effect, path, values, [*call.args, *(keyword.value for keyword in call.keywords)])
         if effect.kind == "extend" and effect.guarded and not _is_display(call.args[0]):
-            return self._one_by_one(effect, path, values, call)
+            return [*made, *self._one_by_one(effect, path, values, call)]
         goes_through = effect.kind in ("extend", "update")
         arguments = [
             values.put(self._made_now(argument, effect, node) if goes_through else argument) for argument in call.args
@@ -131,7 +134,7 @@ class _Rewriter(ast.NodeTransformer):
         for keyword, written in zip(keywords, call.keywords, strict=True):
             ast.copy_location(keyword, written)
         done = ast.copy_location(ast.Expr(ast.copy_location(ast.Call(function, arguments, keywords), call)), node)
-        return self._noted(effect, done, values)
+        return [*made, *self._noted(effect, done, values)]
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         effect = self._found.get(node)
@@ -139,8 +142,10 @@ class _Rewriter(ast.NodeTransformer):
             return node
         values = _Values()
         target: Any = values.put_path(node.target)
+        made = self._touched(effect, target, values, [node.value])
         value = values.put(self._made_now(node.value, effect, node))
-        return self._noted(effect, ast.copy_location(ast.AugAssign(target, node.op, value), node), values)
+        done = ast.copy_location(ast.AugAssign(target, node.op, value), node)
+        return [*made, *self._noted(effect, done, values)]
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         made: list[ast.stmt] = []
@@ -205,6 +210,22 @@ class _Rewriter(ast.NodeTransformer):
         ]
         done = ast.copy_location(ast.Call(call.func, arguments, []), call)
         return self._noted(effect, ast.copy_location(ast.Assign(node.targets, done), node), values)
+
+    def _touched(self, effect: Effect, path: ast.expr, values: _Values, rest: Iterable[ast.expr]) -> list[ast.stmt]:
+        """Look a path up where computing the `rest` may raise and be caught: serially it has been by then."""
+        if not effect.guarded or not isinstance(path, ast.Subscript):
+            return []
+        if all(isinstance(one, ast.Constant) for one in rest):
+            return []
+        keys = [(self._temporary(), key) for key in values.recorded]
+        values.recorded = [self._load(name, key) for name, key in keys]
+        looked_at = copy.deepcopy(path)
+        looked_at.ctx = ast.Load()
+        recorded = _Values()
+        recorded.recorded = list(values.recorded)
+        done = ast.copy_location(ast.Expr(looked_at), effect.statement)
+        made = [self._set(name, key, effect.statement) for name, key in keys]
+        return [*made, *self._noted(replace(effect, kind="touch"), done, recorded)]
 
     def _one_by_one(self, effect: Effect, path: ast.expr, values: _Values, call: ast.Call) -> list[ast.stmt]:
         """``out.extend(lines)`` where an exception may be caught: what came before it has been added."""

@@ -27,6 +27,13 @@ from nbpar.worker.origins import ITEM_ORIGIN, PLAIN_TYPES, Known, are_plain, wit
 __all__ = ["ITEM_NOW", "UNSET", "CannotTell", "Escaped", "Outcome", "Recorder", "Recorders"]
 
 
+_HOLD_OTHERS = (list, tuple, dict)
+
+_Copy = tuple[int, int, Any, Any, bool]
+"""Of a value that was noted: site, place in the outcome, a deep copy, a shallow one where it holds others, and whether
+it is used up at once."""
+
+
 class Outcome(tuple[Any, ...]):
     """The outcome of an iteration that holds origins, or last values of names."""
 
@@ -158,7 +165,7 @@ class Recorder(list[Any]):
     def __init__(self, job: Recorders, item: Any) -> None:
         self.job = job
         self.item = item
-        self.copies: list[tuple[int, int, Any, bool]] | None = None
+        self.copies: list[_Copy] | None = None
         self.unset_names: set[str] | None = None
         self.known: Known | None = None
 
@@ -228,16 +235,18 @@ class Recorder(list[Any]):
             elif (copied := copied_now(value)) is not None:
                 if self.copies is None:
                     self.copies = []
-                self.copies.append((number, len(self) + 1 + position, copied, position in surely))
+                # What a container holds may be stored, though the container is used up.
+                shallow = type(value)(value) if type(value) in _HOLD_OTHERS else None
+                self.copies.append((number, len(self) + 1 + position, copied, shallow, position in surely))
         return tuple(noted)
 
-    def _settle_copies(self, copies: list[tuple[int, int, Any, bool]]) -> None:
+    def _settle_copies(self, copies: list[_Copy]) -> None:
         """What was changed since it was noted: as it was then."""
-        for number, place, copied, is_sure in copies:
+        for number, place, copied, shallow, is_sure in copies:
             if not are_same(self[place], copied):
-                if not is_sure:
+                if not is_sure or (shallow is not None and not are_same(shallow, copied)):
                     raise Escaped(number, "is changed after it was stored, in the same iteration")
-                self[place] = copied
+                self[place] = copied if shallow is None else shallow
 
     # --- last values --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import pickle
 import random
 import re
@@ -107,11 +108,18 @@ def _digest(value: Any) -> str:
     return hashlib.md5(pickle.dumps(value)).hexdigest()
 
 
+def _bytes_of(value: Any) -> bytes:
+    """Of an array or a number of numpy's; NaN is NaN, for which sign the sum of two has is the processor's affair."""
+    if value.dtype.kind in "fc" and (is_nan := np.isnan(value)).any():
+        value = np.where(is_nan, value.dtype.type(np.nan), value)
+    return bytes(value.tobytes())
+
+
 def _name_of(value: Any) -> tuple[str, ...] | None:
     """Of what is known by its name everywhere."""
     kind = type(value)
     if isinstance(value, np.generic) and not isinstance(value, np.void):
-        return kind.__name__, value.dtype.str, value.tobytes().hex()
+        return kind.__name__, value.dtype.str, _bytes_of(value).hex()
     if isinstance(value, types.ModuleType) and value.__name__ != "user_module":
         return "module", value.__name__
     if isinstance(value, type) and value.__module__ != "__main__":
@@ -137,7 +145,7 @@ class _Artist:
         if kind in _PLAIN:
             return kind.__name__, _ADDRESS.sub("", value) if kind is str and " at 0x" in value else repr(value)
         if kind is float:
-            return "float", struct.pack("d", value)
+            return "float", struct.pack("d", math.nan if math.isnan(value) else value)
         if kind is complex:
             return "complex", struct.pack("dd", value.real, value.imag)
         if kind is tuple:
@@ -193,7 +201,7 @@ class _Artist:
         head = (value.dtype.str, value.shape, value.flags.writeable)
         if value.dtype.hasobject:
             return (*head, tuple(self.draw(one) for one in value.ravel().tolist()))
-        return (*head, value.tobytes())
+        return (*head, _bytes_of(value))
 
     @property
     def arrays(self) -> list[Array]:
