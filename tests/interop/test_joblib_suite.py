@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ REGISTERED = "import nbpar.interop.joblib\n\nnbpar.interop.joblib.register()\n"
 
 @pytest.mark.timeout(300)
 def test_joblibs_own_tests_pass(tmp_path: Path) -> None:
+    faulthandler.cancel_dump_traceback_later()  # pytest's, which is set for a limit of 60 seconds
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    thread_unsafe: joblib's\n    no_cover: joblib's\n")
     (tmp_path / "sitecustomize.py").write_text(REGISTERED)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
