@@ -79,7 +79,7 @@ def map(  # noqa: A001  # the verb users know; `nbpar.map` is how it is called
         failed item's place; or leave failed items out.
     seed : int, optional
         Makes ``nbpar.current_task().rng``, `random` and `numpy.random` in each task depend on this and on the item's
-        index only.
+        index only. Threads have one `random` for all of them: in a pool of threads only ``rng`` does.
     progress : bool or "detail", optional
         Whether to show the job; by default in a notebook and in a terminal, once it has taken 0.3 s. True: also where
         the output is a file or the log of a CI run, by a line now and then. ``"detail"``: in a terminal, with a row for

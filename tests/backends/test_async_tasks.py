@@ -399,15 +399,17 @@ def test_random_numbers_are_those_of_the_seed_however_tasks_take_turns(pool: Poo
     async def draw(x: int) -> list[float]:
         first = random.random()
         await asyncio.sleep(0.001 * (x % 3))
-        return [first, random.random(), float(nbpar.current_task().rng.random())]
+        return [float(nbpar.current_task().rng.random()), first, random.random()]
 
     def at_once(x: int) -> list[float]:
-        return [random.random(), random.random(), float(nbpar.current_task().rng.random())]
+        return [float(nbpar.current_task().rng.random()), random.random(), random.random()]
 
     before = random.getstate()
-    expected = pool.map(at_once, range(12), seed=4)
-    assert pool.map(draw, range(12), seed=4) == expected
-    assert pool.map(draw, range(12), seed=4, chunk_size=3) == expected
+    # All threads draw from one global generator, so there only the task's own can be relied on.
+    n_same = 1 if pool.start_method == "threads" else 3
+    expected = [one[:n_same] for one in pool.map(at_once, range(12), seed=4)]
+    assert [one[:n_same] for one in pool.map(draw, range(12), seed=4)] == expected
+    assert [one[:n_same] for one in pool.map(draw, range(12), seed=4, chunk_size=3)] == expected
     random.setstate(before)
 
 

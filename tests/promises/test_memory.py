@@ -94,7 +94,7 @@ def test_worker_that_frees_what_it_used_stays(limited: Pool) -> None:
     def task(n_bytes: int) -> Any:
         ring: list[Any] = [fill(n_bytes)]
         ring.append(ring)  # only the garbage collector frees it
-        return os.getpid(), np.zeros(n_bytes // 8), fill(10 * MB)
+        return os.getpid(), np.zeros(n_bytes // 8), fill(MB)
 
     found = limited.map(task, [205 * MB] * 4, chunk_size=1)
     assert {pid for pid, *_ in found} <= set(before.values())
