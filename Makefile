@@ -42,11 +42,11 @@ demo: $(VENV)/.installed-lab
 lab: $(VENV)/.installed-lab
 	$(PY) -m jupyterlab notebooks/quickstart.ipynb
 
-# Two processes, since most tests wait for something; a file's tests stay together and in the order of the collection,
+# Three processes for two cores, since most tests wait for something; a file's tests stay together and in the order of the collection,
 # browsers last. The doctests run apart: pytest imports every module for them, also those that prepare a worker process.
 test: $(VENV)/.installed-test $(KERNELS:=/.installed) chromium
 	@status=0; \
-	$(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS) || status=$$?; \
+	$(PY) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS) || status=$$?; \
 	$(PY) -m pytest --doctest-modules nbpar || status=$$?; \
 	exit $$status
 
