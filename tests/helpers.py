@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-__all__ = ["alive", "no_leftovers", "run_script", "start_script", "until"]
+import nbpar
+
+__all__ = ["alive", "jobs_since", "no_leftovers", "run_script", "start_script", "until"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,6 +88,11 @@ def no_leftovers() -> Iterator[None]:
     except AssertionError:
         left = processes() - before[0], _threads() - before[1], descriptors() - before[2]
         raise AssertionError(f"left behind: {left}") from None
+
+
+def jobs_since(known: list[nbpar.Job[Any]]) -> list[nbpar.Job[Any]]:
+    """Jobs that ``nbpar.jobs()`` did not have; to count them would not do, for it forgets old ones."""
+    return [job for job in nbpar.jobs() if not any(job is one for one in known)]
 
 
 def start_script(code: str, *args: str, start_new_session: bool = False) -> subprocess.Popen[str]:

@@ -28,7 +28,7 @@ from nbpar.errors import JobCancelledError, OptionsError, SerializationError, Wo
 from nbpar.interop import futures as door
 from nbpar.interop.futures import BrokenProcessPool, Executor, ProcessPoolExecutor, as_completed, wait
 from nbpar.options import default_start_method, usable_cpus
-from tests.helpers import alive, no_leftovers, run_script, until
+from tests.helpers import alive, jobs_since, no_leftovers, run_script, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -463,14 +463,14 @@ def test_nested_executors_end(processes: Executor) -> None:
 
 
 def test_calls_made_at_once_are_one_job_and_calls_in_turn_are_none(gate: Gate) -> None:
-    before = len(nbpar.jobs())
+    known = nbpar.jobs()
     with Executor(2, "threads") as executor:
         for _ in range(20):
             executor.submit(abs, -1).result()
-        assert len(nbpar.jobs()) == before
+        assert jobs_since(known) == []
         until(lambda: executor._crew._open is None or executor._crew._open.is_past)
         both = [executor.submit(gate, x) for x in (1, 2)]
-        (job,) = nbpar.jobs()[before:]
+        (job,) = jobs_since(known)
         gate.opened.set()
         assert [one.result(20) for one in both] == [1, 2]
         until(job.done)

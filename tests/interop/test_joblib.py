@@ -25,7 +25,7 @@ import nbpar
 import nbpar.interop.joblib
 from nbpar.errors import JobCancelledError, OptionsError, WorkerDiedError
 from nbpar.interop.joblib import naming, pools, workers
-from tests.helpers import alive, no_leftovers, run_script, start_script, until
+from tests.helpers import alive, jobs_since, no_leftovers, run_script, start_script, until
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,9 +178,9 @@ def test_n_jobs_counts_the_workers_of_the_notebooks_pool() -> None:
 
 
 def test_one_job_runs_here() -> None:
-    n_before = len(nbpar.jobs())
+    known = nbpar.jobs()
     assert run((delayed(os.getpid)() for _ in range(3)), n_jobs=1) == [os.getpid()] * 3
-    assert len(nbpar.jobs()) == n_before
+    assert jobs_since(known) == []
 
 
 def test_two_jobs_use_the_warm_workers_of_the_notebook() -> None:
@@ -244,7 +244,7 @@ def operator_failing(x: int) -> None:
 
 
 def test_options_are_checked_before_anything_starts() -> None:
-    n_before = len(nbpar.jobs())
+    known = nbpar.jobs()
     with pytest.raises(OptionsError, match="start_method='ray' is not allowed"):
         run([delayed(square)(1)], start_method="ray")
     with pytest.raises(OptionsError, match=r"cores=3 is not allowed; allowed: .* and cpu_ids, env"):
@@ -256,7 +256,7 @@ def test_options_are_checked_before_anything_starts() -> None:
         pass
     with pytest.raises(OptionsError, match="retries=-1 is not allowed"):
         run([delayed(square)(1)], retries=-1)
-    assert len(nbpar.jobs()) == n_before
+    assert jobs_since(known) == []
 
 
 def test_retries_are_nbpars() -> None:

@@ -23,6 +23,7 @@ from nbpar.interop.pandas.pieces import Joined, Parts
 from nbpar.interop.pandas.registry import register
 from nbpar.interop.pandas.rows import Rows
 from nbpar.interop.pandas.windows import Windows, cut_windows
+from tests.helpers import jobs_since
 from tests.interop.pandas_differential import same
 
 PANDAS_2 = pd.__version__.startswith("2.")
@@ -139,12 +140,12 @@ def test_slow_rows_are_the_same_as_quick_ones(processes: nbpar.WorkerPool) -> No
     ],
 )
 def test_what_is_no_function_to_be_called_again_and_again_starts_no_job(call: Callable[[Any], Any]) -> None:
-    n_before = len(nbpar.jobs())
+    known = nbpar.jobs()
     numbers = pd.DataFrame({"a": [1, 4], "b": [9, 16]})
     same(call(numbers.nbpar), call(numbers))
     same(numbers["a"].nbpar.map({1: "one"}), numbers["a"].map({1: "one"}))
     same(numbers.groupby("a").nbpar.agg("sum"), numbers.groupby("a").agg("sum"))
-    assert len(nbpar.jobs()) == n_before
+    assert jobs_since(known) == []
 
 
 @pytest.mark.parametrize("axis", [0, 1])
