@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
+import threading
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from nbpar.wire import classes
 from nbpar.wire.byvalue import ByValuePickler
 from nbpar.wire.codec import CannotPickle, Codec, Encoded
 from nbpar.worker.execute import Unusable, Work, unwrapped
-from nbpar.worker.strict import States, Strict, random_states
+from nbpar.worker.strict import NUMPY_RANDOM, RANDOM, States, Strict, random_states
 
 __all__ = ["Isolated", "Packed", "pack"]
 
@@ -37,10 +38,13 @@ class Packed(NamedTuple):
         The function as bytes.
     states : tuple
         Of the kernel's generators of random numbers, before any task has run.
+    drawn : threading.Event
+        Set when tasks were seen to draw from them: threads that are in the middle of theirs go on for a while.
     """
 
     function: Encoded
     states: States
+    drawn: threading.Event
 
 
 def pack(job: JobSpec) -> Packed:
@@ -57,7 +61,7 @@ def pack(job: JobSpec) -> Packed:
     except CannotPickle as error:
         raise SerializationError(f"the function cannot be sent to the workers: {error}") from None
     encoded.buffers = [memoryview(bytes(one)) for one in encoded.buffers]  # as they are now
-    return Packed(encoded, random_states())
+    return Packed(encoded, random_states(), threading.Event())
 
 
 class Isolated:
@@ -73,6 +77,7 @@ class Isolated:
 
     def __init__(self, job: JobSpec, packed: Packed) -> None:
         self._codec = Codec()
+        self._drawn = packed.drawn
         self._copies: dict[str, type] = {}  # by the id of the kernel's class
         self._originals: dict[type, tuple[str, type]] = {}
         self._suffix = f"~{next(_numbers)}"
@@ -145,7 +150,9 @@ class Isolated:
     def look(self, work_s: float, *, is_last: bool) -> tuple[str, ...]:
         """Names of what tasks have changed; the kernel's generators of random numbers are then as they were."""
         changed = self.strict.look(work_s, is_last=is_last)
-        if changed:
+        if not {RANDOM, NUMPY_RANDOM}.isdisjoint(changed):
+            self._drawn.set()
+        if self._drawn.is_set():
             self.strict.undo()
         return changed
 

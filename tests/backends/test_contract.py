@@ -591,17 +591,18 @@ def test_memory_goes_back_when_a_shared_object_is_dropped(pool: Pool) -> None:
     def n_in_workers() -> dict[int, int]:
         return dict(pool.map(n_mapped, range(20), chunk_size=1))
 
+    import gc
+
     # Other tests may have left something: a forked worker has what the kernel had.
+    gc.collect()
     before, before_in_workers = n_mapped(0), n_in_workers()
     big = nbpar.share(np.zeros(1_000_000))
     pool.map(lambda i, big=big: float(big.value[i]), range(4), chunk_size=1)
     assert n_mapped(0) > before
     del big
     nbpar.jobs()  # the last jobs are kept; they keep no input
-    import gc
-
     gc.collect()
-    assert n_mapped(0) == before
+    assert n_mapped(0) <= before
     pool.map(abs, range(20), chunk_size=1)
     assert all(n <= before_in_workers.get(pid, n) for pid, n in n_in_workers().items())
 
