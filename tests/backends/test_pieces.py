@@ -45,7 +45,10 @@ def _broken(n: int) -> Any:
 def test_a_chunk_takes_one_slice(pool: nbpar.WorkerPool, method: str) -> None:
     sent.clear()
     assert pool.map(lambda x: 2 * x, Numbers(list(range(100))), chunk_size=10) == list(range(0, 200, 2))
-    assert sent == ([10] * 10 if method in PROCESSES else [])
+    if method in PROCESSES:  # a chunk that was asked back is sent once more
+        assert set(sent) == {10} and len(sent) >= 10
+    else:
+        assert sent == []
 
 
 def test_pieces_are_cut_as_any_other_items_when_the_job_chooses_the_chunks(pool: nbpar.WorkerPool) -> None:

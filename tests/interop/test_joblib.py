@@ -97,14 +97,14 @@ def test_no_calls_give_no_results() -> None:
 
 
 def test_a_generator_gives_results_in_order_as_they_come(tmp_path: Path) -> None:
-    results = run((delayed(wait_for)(tmp_path / "go", x) for x in (0, 1, 2)), return_as="generator", chunk_size=1)
+    results = run((delayed(wait_for)(tmp_path / "go", x) for x in (0, 1, 2)), return_as="generator")
     assert next(results) == 0
     (tmp_path / "go").touch()
     assert list(results) == [1, 2]
 
 
 def wait_for(gate: Path, x: int) -> int:
-    """All but the first wait until the test opens the gate; so they may share no chunk."""
+    """All but the first wait until the test opens the gate."""
     if x:
         until(gate.exists)
     return x
@@ -112,14 +112,14 @@ def wait_for(gate: Path, x: int) -> int:
 
 def test_an_unordered_generator_gives_what_is_there(tmp_path: Path) -> None:
     calls = (delayed(wait_for)(tmp_path / "go", x) for x in (1, 0, 0, 0))
-    results = run(calls, return_as="generator_unordered", chunk_size=1)
+    results = run(calls, return_as="generator_unordered")
     assert [next(results) for _ in range(3)] == [0, 0, 0]
     (tmp_path / "go").touch()
     assert list(results) == [1]
 
 
 def test_a_generator_that_is_dropped_stops_its_tasks(tmp_path: Path) -> None:
-    results = run((delayed(wait_for)(tmp_path / "never", x) for x in (0, 1, 1, 1)), return_as="generator", chunk_size=1)
+    results = run((delayed(wait_for)(tmp_path / "never", x) for x in (0, 1, 1, 1)), return_as="generator")
     assert next(results) == 0
     job = last_job()
     with pytest.warns(UserWarning, match="have been cancelled"):

@@ -135,6 +135,8 @@ class NbparBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no 
         frame = sys._getframe(1)
         caller = caller_of(frame)
         workers.name = workers.n_expected = None
+        # A result that is asked for as it comes must not wait for a call behind it, which may wait for the consumer.
+        workers.chunk_size = 1 if getattr(self.parallel, "return_generator", False) else None
         with contextlib.suppress(Exception):  # names and numbers for the eye must not stop a call
             workers.name = name_for(caller)
         with contextlib.suppress(Exception):

@@ -55,6 +55,8 @@ class Workers:
     ----------
     name, n_expected
         What the dashboard calls the next job, and how many tasks it will have; None where that is not known.
+    chunk_size : int or None
+        Calls that travel together in the next job; by default as many as suits how long they take.
     feed : Feed or None
         The job under way.
     errors : dict
@@ -64,6 +66,7 @@ class Workers:
     def __init__(self, pool: WorkerPool, job_options: Mapping[str, Any], least_bytes: int | None) -> None:
         self.name: str | None = None
         self.n_expected: int | None = None
+        self.chunk_size: int | None = None
         self.feed: Feed[Any] | None = None
         self.errors: dict[int, tuple[BaseException, TracebackType | None]] = {}  # those told to joblib, by id
         self._failure: BaseException | None = None  # what has ended the job
@@ -100,7 +103,7 @@ class Workers:
             if self.feed is None:
                 name = function_name(function)
                 runner = Runner(name, getattr(func, "_backend", None), getattr(func, "_n_jobs", None))
-                options = JobOptions(**{"name": self.name or name, **self._job_options})
+                options = JobOptions(**{"name": self.name or name, "chunk_size": self.chunk_size, **self._job_options})
                 self._arguments = Arguments(self._least_bytes, self._pool.n_workers)
                 self._failure = None
                 self.errors.clear()
